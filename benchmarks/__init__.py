@@ -1,0 +1,1 @@
+"""Measurements of the whole: ratios taken side by side in one run. Not shipped in the wheel."""

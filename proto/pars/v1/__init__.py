@@ -1,0 +1,1 @@
+"""Generated from `ranker.proto` and `bundle.proto` by `make proto`. Edit those, never these."""
