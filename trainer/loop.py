@@ -1,0 +1,216 @@
+"""The recipe: step, evaluate, keep the best; resumable at every evaluation."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_model, save_model
+from tqdm import tqdm
+
+from trainer.batches import Batch, file_pairs, in_batch_pairs
+from trainer.config import TrainConfig
+from trainer.errors import ConfigError, DataError
+from trainer.evaluate import rank_metrics
+from trainer.loss import margin_ranking_loss
+from trainer.ranker import Ranker
+
+FloatArray = npt.NDArray[np.float64]
+TokenLists = Sequence[npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Tokenised prompts to learn from and to choose by. lengths and weights are float[n]; pairs are rows, longer first, file mode
+    only."""
+
+    token_ids: TokenLists
+    lengths: FloatArray
+    weights: FloatArray
+    validation_token_ids: TokenLists
+    validation_lengths: FloatArray
+    pairs: Sequence[tuple[int, int]] = ()
+
+
+@dataclass
+class Progress:
+    """Where a run stands. Saved with the weights, so that a killed run goes on exactly as if it had not been."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    best_tau_b: float = -2.0
+    best_step: int = 0
+    train_seconds: float = 0.0
+    encoded_prompts: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(config: TrainConfig, data: TrainingSet, ranker: Ranker, state_folder: Path) -> Progress:
+    """Train `ranker` in place and leave it with the weights of the best validation tau-b.
+
+    Resumes from `state_folder` when it holds a state of the same configuration; raises ConfigError when of another.
+    """
+    torch.manual_seed(config.seed)
+    accelerator = Accelerator(mixed_precision=autocast_precision(config.precision))
+    steps_per_epoch = len(_batches(config, data, 0)) // accelerator.num_processes
+    if not steps_per_epoch:
+        raise DataError("no pair to learn from: too few prompts, or all lengths closer than min_gap")
+    total_steps = steps_per_epoch * config.epochs
+    # In epochs of unequal length (a batch without a pair is left out) the last steps simply run at learning rate zero.
+    optimizer = torch.optim.AdamW(_parameter_groups(ranker.model, config.weight_decay), lr=config.learning_rate)
+    warmup = max(math.ceil(total_steps * config.warmup_share), 1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, max(total_steps - step, 0) / max(total_steps - warmup, 1))
+    )
+    ranker.model.to(accelerator.device)
+    model, optimizer = accelerator.prepare(ranker.model, optimizer)
+    accelerator.register_for_checkpointing(schedule)
+    store = _StateStore(state_folder, config, accelerator)
+    progress = store.resume()
+    evaluate_every = max(steps_per_epoch // config.evaluations_per_epoch, 1)
+    weights = torch.from_numpy(data.weights)
+    model.train()
+    with tqdm(
+        total=total_steps, initial=progress.step, desc="training", unit=" steps", disable=not accelerator.is_main_process
+    ) as bar:
+        while progress.epoch < config.epochs:
+            batches = _batches(config, data, progress.epoch)
+            mine = batches[accelerator.process_index :: accelerator.num_processes][: len(batches) // accelerator.num_processes]
+            for batch in mine[progress.step_in_epoch :]:
+                began = time.perf_counter()
+                with accelerator.autocast():
+                    inputs = ranker.collate([data.token_ids[row] for row in batch.rows])
+                    scores = model(**inputs).logits[:, 0].float()
+                pair_weight = (weights[batch.rows[batch.longer]] * weights[batch.rows[batch.shorter]]).float()
+                loss = margin_ranking_loss(
+                    scores,
+                    torch.from_numpy(batch.longer).to(scores.device),
+                    torch.from_numpy(batch.shorter).to(scores.device),
+                    pair_weight.to(scores.device),
+                    margin=config.margin,
+                )
+                accelerator.backward(loss)
+                if config.clip_norm:
+                    accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+                progress.step += 1
+                progress.step_in_epoch += 1
+                progress.encoded_prompts += len(batch.rows) * accelerator.num_processes
+                progress.train_seconds += time.perf_counter() - began
+                bar.update()
+                bar.set_postfix(loss=f"{loss.item():.3f}", tau_b=f"{progress.best_tau_b:.3f}" if progress.history else "?")
+                if progress.step_in_epoch % evaluate_every == 0:
+                    _evaluate(progress, data, ranker, store, loss.item())
+            if progress.step_in_epoch % evaluate_every:
+                _evaluate(progress, data, ranker, store, loss.item())
+            progress.epoch += 1
+            progress.step_in_epoch = 0
+    store.load_best(ranker)
+    return progress
+
+
+def autocast_precision(wanted: str) -> str:
+    """Accelerate's name for the precision: bf16 halves the work only where the hardware multiplies it natively."""
+    if wanted == "auto":
+        native = (
+            torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        )
+        wanted = "bf16" if native else "fp32"
+    return {"fp32": "no", "bf16": "bf16"}[wanted]
+
+
+def _batches(config: TrainConfig, data: TrainingSet, epoch: int) -> list[Batch]:
+    if config.pairs == "file":
+        return file_pairs(data.pairs, batch_pairs=config.batch_prompts, seed=config.seed, epoch=epoch)
+    return in_batch_pairs(
+        data.lengths,
+        np.array([len(ids) for ids in data.token_ids]),
+        batch_prompts=config.batch_prompts,
+        bucket_batches=config.bucket_batches,
+        min_gap=config.min_gap,
+        seed=config.seed,
+        epoch=epoch,
+    )
+
+
+def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    # Biases and layer norms are not decayed, as usual for BERT-like models.
+    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    rest = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+def _evaluate(progress: Progress, data: TrainingSet, ranker: Ranker, store: _StateStore, loss: float) -> None:
+    """Score the validation prompts, keep the weights if they are the best so far, and save where we are."""
+    accelerator = store.accelerator
+    if accelerator.is_main_process:
+        scores = ranker.score(data.validation_token_ids)
+        tau_b = rank_metrics(scores, data.validation_lengths, min_gap=0.0).tau_b
+        progress.history.append(
+            {"step": progress.step, "loss": loss, "validation_tau_b": tau_b, "train_seconds": round(progress.train_seconds, 1)}
+        )
+        if tau_b > progress.best_tau_b:
+            progress.best_tau_b, progress.best_step = tau_b, progress.step
+            store.save_best(ranker)
+    store.save(progress)
+
+
+@dataclass
+class _StateStore:
+    """The resumable state on disk: Accelerate's own files, our progress, and the best weights so far."""
+
+    folder: Path
+    config: TrainConfig
+    accelerator: Accelerator
+
+    def resume(self) -> Progress:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        written = self.folder / "config.json"
+        if not (self.folder / "last").is_dir():
+            written.write_text(json.dumps(asdict(self.config), indent=2))
+            return Progress()
+        before = json.loads(written.read_text())
+        changed = [name for name, value in asdict(self.config).items() if before.get(name) != value]
+        if changed:
+            raise ConfigError(
+                f"{self.folder} holds a run with other settings ({', '.join(changed)}); remove it or use another folder"
+            )
+        self.accelerator.load_state(str(self.folder / "last"))
+        return Progress(**json.loads((self.folder / "last" / "progress.json").read_text()))
+
+    def save(self, progress: Progress) -> None:
+        coming, last, previous = (self.folder / name for name in ("coming", "last", "previous"))
+        if self.accelerator.is_main_process:
+            shutil.rmtree(coming, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(coming))
+        if self.accelerator.is_main_process:
+            (coming / "progress.json").write_text(json.dumps(asdict(progress)))
+            # A folder cannot replace another in one step; a kill between the two renames costs the state, never a wrong one.
+            shutil.rmtree(previous, ignore_errors=True)
+            if last.exists():
+                last.rename(previous)
+            coming.rename(last)
+            shutil.rmtree(previous, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def save_best(self, ranker: Ranker) -> None:
+        coming = self.folder / "best.coming"
+        save_model(ranker.model, str(coming))
+        coming.replace(self.folder / "best.safetensors")
+
+    def load_best(self, ranker: Ranker) -> None:
+        load_model(ranker.model, str(self.folder / "best.safetensors"))

@@ -1,0 +1,90 @@
+"""The checkpoint's README: what it was trained on, under which licences, and what it reached. Written from `ranker.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trainer.checkpoint import RankerCard
+from trainer.recipe import Recipe
+
+_COLUMNS = ("prompts", "tau_b", "pair_accuracy", "filtered_pair_accuracy")
+
+
+def write_model_card(folder: Path, card: RankerCard, recipe: Recipe) -> None:
+    """Write `folder/README.md` in the hub's model card form."""
+    (folder / "README.md").write_text(render_model_card(card, recipe), encoding="utf-8")
+
+
+def render_model_card(card: RankerCard, recipe: Recipe) -> str:
+    """The card as Markdown."""
+    metrics, config = card.metrics, card.config
+    lines = [
+        "---",
+        f"license: {card.licence.lower() or 'other'}",
+        "pipeline_tag: text-classification",
+        "tags: [learning-to-rank, llm-scheduling, response-length]",
+        "---",
+        f"# {card.name}",
+        "",
+        "Ranks prompts by the length of the response they will bring: a higher score means a longer expected response. A",
+        f"sequence-classification head with one output on {config.get('backbone', 'an encoder')}, reading the first {card.max_tokens}",
+        "tokens of a prompt; pairwise margin ranking loss (arXiv 2510.03243). Beside it, `ngram.npy` holds a linear scorer on hashed",
+        "token n-grams, the cheap tier.",
+        "",
+        "## Data",
+        "",
+        card.data_statement,
+        "",
+        "| source | licence stated there | prompts used at most |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {source.source.name or source.source.path.stem} | {source.licence or 'not stated'} | {source.max_prompts or 'all'} |"
+        for source in recipe.train
+    ]
+    counts = metrics["prompts"]
+    lines += [
+        "",
+        f"{counts['train']:,} prompts trained, {counts['validation']:,} chose the checkpoint and calibrated it, {counts['test']:,} "
+        "were opened once, for the table below. Prompts are split by hash; near-duplicates stay on one side. Lengths are counted "
+        f"in tokens of {card.length_tokenizer}. Where several models answered a prompt, a model's own verbosity is taken out first.",
+        "",
+        "## Results on held-out prompts",
+        "",
+        f"Unfiltered first; the last column counts only pairs whose lengths differ by at least {config.get('min_gap')} relatively.",
+        "",
+        "| prompts of | scorer | prompts | tau-b | pair accuracy | filtered |",
+        "|---|---|---|---|---|---|",
+    ]
+    for source in metrics["test"]:
+        for label, key in (("encoder", "test"), ("n-gram", "test_ngram"), ("prompt length", "test_prompt_length")):
+            lines.append(_row(source, label, metrics[key][source]))
+    for source in metrics.get("zero_shot", {}):
+        for label, key in (("encoder", "zero_shot"), ("n-gram", "zero_shot_ngram")):
+            lines.append(_row(f"{source} (zero-shot)", label, metrics[key][source]))
+    lines += [
+        "",
+        "Zero-shot rows: nothing of that set was learned from, and prompts with a near-duplicate among the learned ones are left out.",
+        "",
+        "## How it was made",
+        "",
+        f"    {card.command}",
+        "",
+        f"Seed {config.get('seed')}, commit {card.commit[:12] or 'unknown'}, "
+        + ", ".join(f"{package} {number}" for package, number in card.versions.items())
+        + f". {card.training.get('encoder_forwards', 0):,} prompts were encoded for training; every setting and the validation "
+        "history are in `ranker.json`.",
+        "",
+        "## Limits",
+        "",
+        "A ranker sees the prompt only: what a given model really generates also depends on that model, its sampling settings and",
+        "its system prompt. Token figures are those of the models in the data; calibrate on your own traffic before relying on them.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(source: str, label: str, figures: dict[str, Any]) -> str:
+    prompts, *rest = (figures[column] for column in _COLUMNS)
+    return f"| {source} | {label} | {prompts:,} | " + " | ".join(f"{value:.3f}" for value in rest) + " |"

@@ -1,0 +1,105 @@
+"""Many models' response lengths into one: log length = prompt effect + model effect + noise.
+
+Models differ in verbosity far more than prompts differ in what they ask of a model; taking the model effect out lets answers of
+different models train one ranker, and prompts answered by chatty models are not mistaken for long ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.records import Records
+
+FloatArray = npt.NDArray[np.float64]
+
+MODEL_SHRINKAGE = 20.0
+"""A model's effect is pulled towards zero as if it had this many more prompts with no effect. It also fixes the level of a group
+of models that shares no prompt with any other, which the data alone cannot."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One row per distinct prompt.
+
+    typical_tokens: float[n], the geometric mean over models with their effects removed; what training orders by.
+    sampled_tokens: float[n], one real response with its model's effect removed; keeps the noise that calibration must show.
+    """
+
+    prompt: list[str]
+    typical_tokens: FloatArray
+    sampled_tokens: FloatArray
+    source: list[str]
+    weight: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.prompt)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Examples:
+        """The given rows, in the given order."""
+        return Examples(
+            prompt=[self.prompt[row] for row in rows],
+            typical_tokens=self.typical_tokens[rows],
+            sampled_tokens=self.sampled_tokens[rows],
+            source=[self.source[row] for row in rows],
+            weight=self.weight[rows],
+        )
+
+
+def to_examples(records: Records, *, seed: int = 0) -> Examples:
+    """Merge the rows of each prompt. Prompts keep the order of their first row; a prompt belongs to the source it came from first."""
+    prompts, first_row, prompt_of = _codes(records.prompt)
+    _, _, model_of = _codes(records.model)
+    log_tokens = np.log(records.response_tokens)
+    effects = fit_model_effects(log_tokens, prompt_of, model_of)
+    adjusted = log_tokens - effects[model_of]
+    weight = np.bincount(prompt_of, records.weight)
+    typical = np.bincount(prompt_of, adjusted * records.weight) / weight
+    # A random row per prompt: shuffle, then keep the first of each.
+    order = np.random.default_rng(seed).permutation(len(records))
+    sampled_row = np.empty(len(prompts), dtype=np.int64)
+    sampled_row[prompt_of[order[::-1]]] = order[::-1]
+    return Examples(
+        prompt=prompts,
+        typical_tokens=np.exp(typical),
+        sampled_tokens=np.exp(adjusted[sampled_row]),
+        source=[records.source[row] for row in first_row],
+        weight=weight / np.bincount(prompt_of),
+    )
+
+
+def fit_model_effects(
+    log_tokens: FloatArray, prompt_of: npt.NDArray[np.int64], model_of: npt.NDArray[np.int64], *, rounds: int = 200
+) -> FloatArray:
+    """Effect of each model in log tokens, by alternating least squares with a ridge on the models.
+
+    log_tokens, prompt_of, model_of: [n], a row per response; the codes are 0-based. Returns float[models].
+    """
+    models = int(model_of.max()) + 1
+    effects = np.zeros(models)
+    rows_of_prompt = np.bincount(prompt_of)
+    rows_of_model = np.bincount(model_of, minlength=models)
+    for _ in range(rounds):
+        prompt_effect = np.bincount(prompt_of, log_tokens - effects[model_of]) / rows_of_prompt
+        residual = np.bincount(model_of, log_tokens - prompt_effect[prompt_of], minlength=models)
+        update = residual / (rows_of_model + MODEL_SHRINKAGE)
+        converged = np.abs(update - effects).max() < 1e-6
+        effects = update
+        if converged:
+            break
+    return effects
+
+
+def _codes(values: list[str]) -> tuple[list[str], list[int], npt.NDArray[np.int64]]:
+    """Distinct values in order of appearance, the row of each first appearance, and the code of every row."""
+    code_of: dict[str, int] = {}
+    first_row: list[int] = []
+    codes = np.empty(len(values), dtype=np.int64)
+    for row, value in enumerate(values):
+        code = code_of.setdefault(value, len(code_of))
+        if code == len(first_row):
+            first_row.append(row)
+        codes[row] = code
+    return list(code_of), first_row, codes

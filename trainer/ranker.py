@@ -1,0 +1,84 @@
+"""The ranker: any Hugging Face encoder with one output. It does not know how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from pars.text import clip
+from trainer.errors import CheckpointError
+
+SCORING_BATCH_TOKENS = 8192
+"""Prompts × longest prompt in one scoring batch."""
+
+
+class Ranker:
+    """A sequence-classification model with `num_labels=1` and its tokenizer. `score` is float[batch], higher means longer."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+
+    @classmethod
+    def load(cls, name_or_folder: str | Path, max_tokens: int) -> Ranker:
+        """Load a backbone (its head is then new and random) or a finished checkpoint, in 32-bit floats."""
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name_or_folder, use_fast=True)
+            model = AutoModelForSequenceClassification.from_pretrained(name_or_folder, num_labels=1, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot load {name_or_folder!s}: {str(error).splitlines()[0]}") from error
+        if tokenizer.pad_token_id is None:
+            raise CheckpointError(f"{name_or_folder!s}: its tokenizer has no padding token")
+        limit = getattr(model.config, "max_position_embeddings", max_tokens)
+        if max_tokens > limit:
+            raise CheckpointError(f"max_tokens {max_tokens} is more than the {limit} positions of {name_or_folder!s}")
+        # Decoder backbones find the last real token by this id; the tokenizer decides it.
+        model.config.pad_token_id = tokenizer.pad_token_id
+        return cls(model, tokenizer, max_tokens)
+
+    def tokenize(self, prompts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
+        """Token ids of each prompt, special tokens included, cut to max_tokens."""
+        if not prompts:
+            return []
+        texts = [clip(prompt)[0] for prompt in prompts]
+        encoded = self.tokenizer(texts, truncation=True, max_length=self.max_tokens, padding=False, return_attention_mask=False)
+        return [np.asarray(ids, dtype=np.int64) for ids in encoded["input_ids"]]
+
+    def collate(self, token_ids: Sequence[npt.NDArray[np.int64]]) -> dict[str, torch.Tensor]:
+        """input_ids and attention_mask, int64[batch, longest], padded on the right on the model's device."""
+        longest = max(len(ids) for ids in token_ids)
+        pad: Any = self.tokenizer.pad_token_id
+        input_ids = torch.full((len(token_ids), longest), pad, dtype=torch.int64)
+        mask = torch.zeros_like(input_ids)
+        for row, ids in enumerate(token_ids):
+            input_ids[row, : len(ids)] = torch.from_numpy(ids)
+            mask[row, : len(ids)] = 1
+        device = self.model.device
+        return {"input_ids": input_ids.to(device), "attention_mask": mask.to(device)}
+
+    @torch.no_grad()
+    def score(self, token_ids: Sequence[npt.NDArray[np.int64]], *, progress: str = "") -> npt.NDArray[np.float64]:
+        """Scores in the given order, computed in batches of similar size, in evaluation mode. Returns float64[n]."""
+        was_training = self.model.training
+        self.model.eval()
+        order = np.argsort([-len(ids) for ids in token_ids], kind="stable")
+        scores = np.empty(len(token_ids), dtype=np.float64)
+        start = 0
+        with tqdm(total=len(order), desc=progress, unit=" prompts", disable=not progress) as bar:
+            while start < len(order):
+                count = max(SCORING_BATCH_TOKENS // max(len(token_ids[order[start]]), 1), 1)
+                rows = order[start : start + count]
+                logits = self.model(**self.collate([token_ids[row] for row in rows])).logits
+                scores[rows] = logits[:, 0].double().cpu().numpy()
+                start += len(rows)
+                bar.update(len(rows))
+        self.model.train(was_training)
+        return scores

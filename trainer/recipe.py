@@ -1,0 +1,113 @@
+"""A recipe: one TOML file that says which data, which settings, and which figures a run must reach."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.config import TrainConfig
+from trainer.errors import ConfigError, ExpectationError
+from trainer.lengths import length_counter
+from trainer.local import LocalSource
+from trainer.records import Records
+
+
+@dataclass(frozen=True)
+class RecordSource:
+    """A file of the recipe. `licence` is what the source states; `max_prompts` keeps that many prompts, chosen by hash (0: all)."""
+
+    source: LocalSource
+    licence: str = ""
+    max_prompts: int = 0
+    length_unit: str = "tokens"
+    length_tokenizer: str | None = None
+
+    def load(self) -> Records:
+        counter = length_counter(self.length_unit, self.length_tokenizer) if self.source.response_column else None
+        records = self.source.load(counter)
+        if not self.max_prompts:
+            return records
+        ranked = sorted(
+            set(records.prompt), key=lambda prompt: hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()
+        )
+        chosen = set(ranked[: self.max_prompts])
+        rows = [row for row, prompt in enumerate(records.prompt) if prompt in chosen]
+        return Records(
+            prompt=[records.prompt[row] for row in rows],
+            response_tokens=records.response_tokens[rows],
+            model=[records.model[row] for row in rows],
+            source=[records.source[row] for row in rows],
+            weight=records.weight[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """train: files to learn from. zero_shot: files the ranker never learns from, judged at the end on the prompts that a run
+    trained on them would hold out. expect: metric name → (low, high), such as "test.all.tau_b"."""
+
+    name: str
+    config: TrainConfig
+    train: tuple[RecordSource, ...]
+    zero_shot: tuple[RecordSource, ...] = ()
+    licence: str = ""
+    data_statement: str = ""
+    length_tokenizer: str = "unknown"
+    expect: tuple[tuple[str, float, float], ...] = ()
+
+    def records(self) -> Records:
+        return Records.concatenate([source.load() for source in self.train])
+
+
+def read_recipe(path: Path, data_folder: Path) -> Recipe:
+    """Parse strictly: unknown keys are errors. Paths in the recipe are relative to `data_folder`."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    known = {"name", "licence", "data_statement", "length_tokenizer", "train", "records", "zero_shot", "expect"}
+    if unknown := raw.keys() - known:
+        raise ConfigError(f"{path}: unknown keys {', '.join(sorted(unknown))}")
+    if not raw.get("records"):
+        raise ConfigError(f"{path}: no [[records]] to train on")
+    return Recipe(
+        name=raw.get("name", path.stem),
+        config=TrainConfig.from_mapping(raw.get("train", {})),
+        train=tuple(_record_source(entry, data_folder, path) for entry in raw["records"]),
+        zero_shot=tuple(_record_source(entry, data_folder, path) for entry in raw.get("zero_shot", [])),
+        licence=raw.get("licence", ""),
+        data_statement=" ".join(raw.get("data_statement", "").split()),
+        length_tokenizer=raw.get("length_tokenizer", "unknown"),
+        expect=tuple((name, float(low), float(high)) for name, (low, high) in raw.get("expect", {}).items()),
+    )
+
+
+def check_expectations(recipe: Recipe, metrics: dict[str, Any]) -> None:
+    """Raise ExpectationError when a figure lies outside the range the recipe promises."""
+    for name, low, high in recipe.expect:
+        value: Any = metrics
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, float | int) or not low <= float(value) <= high or not np.isfinite(value):
+            raise ExpectationError(f"recipe {recipe.name}: {name} is {value}, expected {low} to {high}")
+
+
+def _record_source(entry: dict[str, Any], data_folder: Path, recipe: Path) -> RecordSource:
+    local_names = {field.name for field in fields(LocalSource)}
+    own_names = {field.name for field in fields(RecordSource)} - {"source"}
+    if unknown := entry.keys() - local_names - own_names:
+        raise ConfigError(f"{recipe}: unknown keys {', '.join(sorted(unknown))} in an entry of records or zero_shot")
+    if "path" not in entry:
+        raise ConfigError(f"{recipe}: an entry of records or zero_shot lacks a path")
+    local = {key: value for key, value in entry.items() if key in local_names}
+    for key in ("path", "prompts_path"):
+        if key in local:
+            local[key] = data_folder / local[key]
+    return RecordSource(LocalSource(**local), **{key: value for key, value in entry.items() if key in own_names})

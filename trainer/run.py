@@ -1,0 +1,182 @@
+"""One training run from records to checkpoint. Every subcommand that produces a checkpoint ends in `finish`."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer import loop
+from trainer.calibrate import calibrate
+from trainer.checkpoint import Checkpoint, RankerCard, round_weights_to_half, write_checkpoint
+from trainer.config import TrainConfig
+from trainer.errors import DataError
+from trainer.evaluate import metrics_by_source
+from trainer.model_card import write_model_card
+from trainer.model_effects import Examples, to_examples
+from trainer.ngram_fit import fit_ngram_weights, score_all
+from trainer.pairs import PromptPair
+from trainer.ranker import Ranker
+from trainer.recipe import Recipe, check_expectations
+from trainer.records import Records
+from trainer.split import seen_before, split_by_hash
+
+MEASURED_PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The examples of a run by what they are for."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+
+
+def split_examples(examples: Examples, config: TrainConfig) -> Parts:
+    """Split by prompt hash. Raises DataError when a part is too small to be of use."""
+    rows = split_by_hash(
+        examples.prompt,
+        validation_share=config.validation_share,
+        test_share=config.test_share,
+        similarity=config.similarity,
+    )
+    for name, part in (("training", rows.train), ("validation", rows.validation), ("test", rows.test)):
+        if len(part) < 2:
+            raise DataError(f"{len(examples)} prompts leave {len(part)} for the {name} part; at least 2 are needed")
+    train = rows.train
+    if config.max_train_prompts:
+        train = np.sort(np.random.default_rng(config.seed).permutation(train)[: config.max_train_prompts])
+    return Parts(examples.take(train), examples.take(rows.validation), examples.take(rows.test))
+
+
+def run(
+    recipe: Recipe, records: Records, out: Path, *, command: str, pairs: Sequence[PromptPair] | None = None
+) -> dict[str, Any]:
+    """Train, finish, write `out/checkpoint`; returns the metrics. Interrupted runs go on where `out/state` stands."""
+    config = recipe.config
+    commit = _commit()  # before hours pass and the repository moves on
+    parts = split_examples(to_examples(records, seed=config.seed), config)
+    ranker = Ranker.load(config.backbone, config.max_tokens)
+    chosen = parts.validation.take(_some_rows(len(parts.validation), config.validation_prompts, config.seed))
+    data = loop.TrainingSet(
+        token_ids=ranker.tokenize(parts.train.prompt),
+        lengths=parts.train.typical_tokens,
+        weights=parts.train.weight,
+        validation_token_ids=ranker.tokenize(chosen.prompt),
+        validation_lengths=chosen.typical_tokens,
+        pairs=_rows_of(pairs or (), parts.train.prompt) if config.pairs == "file" else (),
+    )
+    progress = loop.train(config, data, ranker, out / "state")
+    card = RankerCard(
+        name=recipe.name,
+        max_tokens=config.max_tokens,
+        length_tokenizer=recipe.length_tokenizer,
+        licence=recipe.licence,
+        data_statement=recipe.data_statement,
+        # The folder a backbone came from means nothing elsewhere; its name does.
+        config={
+            **asdict(config),
+            "backbone": Path(config.backbone).name if Path(config.backbone).exists() else config.backbone,
+        },
+        command=command,
+        commit=commit,
+        training={
+            "best_step": progress.best_step,
+            "best_validation_tau_b": round(progress.best_tau_b, 4),
+            "steps": progress.step,
+            "encoder_forwards": progress.encoded_prompts,
+            "train_seconds": round(progress.train_seconds, 1),
+            "history": progress.history,
+        },
+    )
+    checkpoint = finish(ranker, parts, records, config, card, recipe)
+    write_checkpoint(out / "checkpoint", checkpoint)
+    write_model_card(out / "checkpoint", checkpoint.card, recipe)
+    check_expectations(recipe, checkpoint.card.metrics)
+    return checkpoint.card.metrics
+
+
+def finish(ranker: Ranker, parts: Parts, records: Records, config: TrainConfig, card: RankerCard, recipe: Recipe) -> Checkpoint:
+    """Fit the cheap scorer, calibrate both on the validation part, and open the test part once."""
+    round_weights_to_half(ranker)
+    train_ids, validation_ids, test_ids = (ranker.tokenize(part.prompt) for part in (parts.train, parts.validation, parts.test))
+    ngram_weights = fit_ngram_weights(
+        train_ids, parts.train.typical_tokens, validation_ids, parts.validation.typical_tokens, config.ngram_buckets
+    )
+    metrics: dict[str, Any] = {
+        "prompts": {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)},
+        "test": metrics_by_source(
+            ranker.score(test_ids, progress="scoring the test part"),
+            parts.test.typical_tokens,
+            parts.test.source,
+            min_gap=config.min_gap,
+        ),
+        "test_ngram": metrics_by_source(
+            score_all(test_ids, ngram_weights), parts.test.typical_tokens, parts.test.source, min_gap=config.min_gap
+        ),
+        "test_prompt_length": metrics_by_source(
+            np.array([float(len(prompt)) for prompt in parts.test.prompt]),
+            parts.test.typical_tokens,
+            parts.test.source,
+            min_gap=config.min_gap,
+        ),
+    }
+    learned_from = parts.train.prompt + parts.validation.prompt
+    for source in recipe.zero_shot:
+        unseen = _unseen_test_part(source.load(), learned_from, config)
+        ids = ranker.tokenize(unseen.prompt)
+        for key, scores in (
+            ("zero_shot", ranker.score(ids, progress=f"scoring {unseen.source[0]}")),
+            ("zero_shot_ngram", score_all(ids, ngram_weights)),
+        ):
+            judged = metrics_by_source(scores, unseen.typical_tokens, unseen.source, min_gap=config.min_gap)
+            metrics.setdefault(key, {})[unseen.source[0]] = judged["all"]
+    scores = ranker.score(validation_ids, progress="calibrating")
+    return Checkpoint(
+        ranker=ranker,
+        card=replace(
+            card,
+            calibration=calibrate(scores, parts.validation.sampled_tokens),
+            ngram_calibration=calibrate(score_all(validation_ids, ngram_weights), parts.validation.sampled_tokens),
+            data_sha256=records.sha256(),
+            versions={package: version(package) for package in MEASURED_PACKAGES},
+            metrics=metrics,
+        ),
+        ngram_weights=ngram_weights,
+    )
+
+
+def _unseen_test_part(records: Records, learned_from: list[str], config: TrainConfig) -> Examples:
+    test = split_examples(to_examples(records, seed=config.seed), config).test
+    seen = seen_before(test.prompt, learned_from, config.similarity)
+    return test.take(np.nonzero(~seen)[0])
+
+
+def _rows_of(pairs: Sequence[PromptPair], prompts: list[str]) -> list[tuple[int, int]]:
+    """Pairs as rows of the training part. Pairs that reach into another part are left out: learning from them would be peeking."""
+    row_of = {prompt: row for row, prompt in enumerate(prompts)}
+    rows = [(row_of[longer], row_of[shorter]) for longer, shorter in pairs if longer in row_of and shorter in row_of]
+    if not rows:
+        raise DataError("no pair of the pair file lies within the training part of the records")
+    return rows
+
+
+def _some_rows(count: int, at_most: int, seed: int) -> npt.NDArray[np.int64]:
+    return np.sort(np.random.default_rng(seed).permutation(count)[:at_most])
+
+
+def _commit() -> str:
+    """Commit of the trainer's own repository, "" when it is not run from one."""
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return answer.stdout.strip()
