@@ -1,1 +1,72 @@
-"""Placeholder."""
+"""Client of the PARS sidecar: prompts in, expected response lengths and engine priorities out.
+
+    import time
+    from vllm_client import RankerClient, vllm_priority
+
+    with RankerClient() as client:
+        batch = client.score(["What is 2 + 2?", "Write a novel about a lighthouse."])
+    priorities = [vllm_priority(score.quantile, time.time() * 1000) for score in batch.scores]
+
+Standard library, grpcio, protobuf and `pars`; nothing else, for it lives in somebody else's server. Importing it does nothing:
+no environment is read, no thread started, no logging set up. `python -m vllm_client` scores prompts from a terminal.
+"""
+
+from vllm_client.async_client import AsyncRankerClient
+from vllm_client.client import RankerClient
+from vllm_client.config import ClientConfig
+from vllm_client.errors import (
+    BadReplyError,
+    DeadlineError,
+    InvalidPromptsError,
+    OverloadedError,
+    RankerClientError,
+    ServerFaultError,
+    UnavailableError,
+)
+from vllm_client.priority import (
+    DEFAULT_WINDOW_MS,
+    NEUTRAL_QUANTILE,
+    sglang_priority,
+    tensorrt_llm_priority,
+    vllm_batch_priorities,
+    vllm_priority,
+)
+from vllm_client.scores import (
+    ComparedBatch,
+    Comparison,
+    Longer,
+    PromptScore,
+    ScoredBatch,
+    ServedBundle,
+    ServerTiming,
+    Tier,
+)
+from vllm_client.stream import ScoreStream
+
+__all__ = [
+    "DEFAULT_WINDOW_MS",
+    "NEUTRAL_QUANTILE",
+    "AsyncRankerClient",
+    "BadReplyError",
+    "ClientConfig",
+    "ComparedBatch",
+    "Comparison",
+    "DeadlineError",
+    "InvalidPromptsError",
+    "Longer",
+    "OverloadedError",
+    "PromptScore",
+    "RankerClient",
+    "RankerClientError",
+    "ScoreStream",
+    "ScoredBatch",
+    "ServedBundle",
+    "ServerFaultError",
+    "ServerTiming",
+    "Tier",
+    "UnavailableError",
+    "sglang_priority",
+    "tensorrt_llm_priority",
+    "vllm_batch_priorities",
+    "vllm_priority",
+]
