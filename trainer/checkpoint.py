@@ -70,7 +70,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     if backend is not None:
         backend.no_padding()
         backend.no_truncation()
-    checkpoint.ranker.tokenizer.save_pretrained(coming)
+    checkpoint.ranker.tokenizer.save_pretrained(coming, legacy_format=False)
     if checkpoint.ngram_weights is not None:
         np.save(coming / NGRAM_FILE, checkpoint.ngram_weights)
     (coming / CARD_FILE).write_text(json.dumps(asdict(checkpoint.card), indent=2) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from trainer import loop
 from trainer.calibrate import calibrate
@@ -63,6 +64,7 @@ def run(
     config = recipe.config
     commit = _commit()  # before hours pass and the repository moves on
     parts = split_examples(to_examples(records, seed=config.seed), config)
+    torch.manual_seed(config.seed)  # a backbone's new head is drawn at random
     ranker = Ranker.load(config.backbone, config.max_tokens)
     chosen = parts.validation.take(_some_rows(len(parts.validation), config.validation_prompts, config.seed))
     data = loop.TrainingSet(

@@ -1,0 +1,126 @@
+"""Made once per session, offline: a small corpus, a tiny backbone, a trained checkpoint and its bundle."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import BertWordPieceTokenizer
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+from exporter.export import export_bundle
+from exporter.precision import PRECISIONS
+from trainer.config import TrainConfig
+from trainer.recipe import Recipe
+from trainer.records import Records
+from trainer.run import run
+
+TOPICS = ("rivers", "music", "bridges", "insects", "trade", "planets", "bread", "maps", "glass", "trains", "poetry", "storms")
+KINDS = (
+    # How a prompt begins, and how many tokens its response typically has.
+    ("Name one example of", 6),
+    ("Is it true or false that people like", 12),
+    ("Define in one sentence:", 30),
+    ("Summarise briefly the history of", 90),
+    ("Explain step by step the science of", 240),
+    ("Write a long and detailed essay about", 700),
+)
+
+
+def make_records(count: int, *, seed: int = 0) -> Records:
+    """Prompts whose wording decides the response length, up to 20% noise: what a ranker can learn, and a tiny one does."""
+    rng = random.Random(seed)
+    prompts: dict[str, float] = {}
+    while len(prompts) < count:
+        opening, tokens = rng.choice(KINDS)
+        prompt = f"{opening} {rng.choice(TOPICS)} and {rng.choice(TOPICS)}, number {rng.randrange(10_000)}"
+        prompts[prompt] = max(round(tokens * rng.uniform(0.8, 1.2)), 1)
+    return Records.build(list(prompts), list(prompts.values()), source="synthetic")
+
+
+def tiny_config(backbone: Path, **changes: object) -> TrainConfig:
+    """A configuration that trains in about two seconds."""
+    settings: dict[str, object] = {
+        "backbone": str(backbone),
+        "max_tokens": 32,
+        "batch_prompts": 16,
+        "bucket_batches": 4,
+        "epochs": 2,
+        "learning_rate": 3e-3,
+        "evaluations_per_epoch": 2,
+        "ngram_buckets": 1024,
+        # The corpus is templates; grouped by similarity, a whole kind of prompt would fall on one side.
+        "similarity": 0.0,
+        "precision": "fp32",
+    }
+    return TrainConfig(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread() -> None:
+    # Two threads on tensors this small only wait for each other, and sums stay the same from run to run.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def records() -> Records:
+    return make_records(400)
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory, records: Records) -> Path:
+    """A two-layer BERT with random weights and a WordPiece vocabulary of the corpus, as a Hugging Face folder."""
+    folder = tmp_path_factory.mktemp("backbone")
+    # Written by hand, not learned: learning breaks ties differently from run to run.
+    characters = [chr(code) for code in range(33, 127)]
+    words = sorted({word for prompt in records.prompt for word in re.findall(r"[a-z]+", prompt.lower())})
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{one}" for one in characters), *words]
+    pieces = BertWordPieceTokenizer(vocab={entry: number for number, entry in enumerate(dict.fromkeys(entries))})
+    tokenizer = BertTokenizerFast(tokenizer_object=pieces._tokenizer)
+    torch.manual_seed(1)
+    model = BertForSequenceClassification(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=64,
+            pad_token_id=tokenizer.pad_token_id,
+            num_labels=1,
+        )
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, records: Records) -> Path:
+    """A finished training run; its checkpoint is in `checkpoint/`. Do not change it."""
+    out = tmp_path_factory.mktemp("run")
+    recipe = Recipe(name="tiny", config=tiny_config(tiny_backbone), train=(), length_tokenizer="made up", licence="Apache-2.0")
+    run(recipe, records, out, command="pytest")
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_run: Path) -> Path:
+    return tiny_run / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """The checkpoint's fp32 bundle. Do not change it."""
+    out = tmp_path_factory.mktemp("bundles") / "fp32"
+    export_bundle(tiny_checkpoint, out, PRECISIONS["fp32"])
+    return out
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
