@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,16 @@ def export_graph(checkpoint: Path, precision: Precision, work: Path) -> Graph:
     """Export `checkpoint` into the empty folder `work` and convert it to `precision`. Raises GraphError."""
     plain_folder, converted_folder = work / "plain", work / "converted"
     converted_folder.mkdir(parents=True)
+    with warnings.catch_warnings():
+        # Tracing and its libraries warn by the page about their own future; what matters here is proven by parity afterwards.
+        warnings.simplefilter("ignore")
+        _export_plain(checkpoint, plain_folder)
+        path = precision.convert(plain_folder / "model.onnx", converted_folder)
+    inputs, output = check_graph(path)
+    return Graph(path, inputs, output)
+
+
+def _export_plain(checkpoint: Path, plain_folder: Path) -> None:
     try:
         # Optimum's own validation only warns when values differ; ours (parity) raises, so its is off.
         main_export(
@@ -40,9 +51,6 @@ def export_graph(checkpoint: Path, precision: Precision, work: Path) -> Graph:
         )
     except (ValueError, KeyError, RuntimeError) as error:
         raise GraphError(f"Optimum cannot export {checkpoint}: {str(error).splitlines()[0]}") from error
-    path = precision.convert(plain_folder / "model.onnx", converted_folder)
-    inputs, output = check_graph(path)
-    return Graph(path, inputs, output)
 
 
 def check_graph(path: Path) -> tuple[tuple[str, ...], str]:

@@ -49,7 +49,7 @@ def tiny_config(backbone: Path, **changes: object) -> TrainConfig:
         "max_tokens": 32,
         "batch_prompts": 16,
         "bucket_batches": 4,
-        "epochs": 2,
+        "epochs": 4,
         "learning_rate": 3e-3,
         "evaluations_per_epoch": 2,
         "ngram_buckets": 1024,

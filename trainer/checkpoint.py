@@ -86,11 +86,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{folder}: no {CARD_FILE}; not a checkpoint folder of this trainer")
     try:
         raw = json.loads(card_path.read_text(encoding="utf-8"))
-        tables = {
-            key: CalibrationTable(**raw.pop(key)) if raw.get(key) is not None else None
-            for key in ("calibration", "ngram_calibration")
-        }
-        card = RankerCard(**{key: value for key, value in raw.items() if key not in tables}, **tables)
+        for key in ("calibration", "ngram_calibration"):
+            raw[key] = CalibrationTable(**raw[key]) if raw.get(key) is not None else None
+        card = RankerCard(**raw)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{card_path}: {error}") from error
     ngram_path = folder / NGRAM_FILE

@@ -53,14 +53,18 @@ class Ranker:
         return [np.asarray(ids, dtype=np.int64) for ids in encoded["input_ids"]]
 
     def collate(self, token_ids: Sequence[npt.NDArray[np.int64]]) -> dict[str, torch.Tensor]:
-        """input_ids and attention_mask, int64[batch, longest], padded on the right on the model's device."""
-        longest = max(len(ids) for ids in token_ids)
+        """input_ids and attention_mask, int64[batch, longest], padded on the right on the model's device.
+
+        A prompt without any token, which tokenizers without special tokens make of the empty text, reads as one padding token;
+        the sidecar does the same.
+        """
+        longest = max(1, *(len(ids) for ids in token_ids))
         pad: Any = self.tokenizer.pad_token_id
         input_ids = torch.full((len(token_ids), longest), pad, dtype=torch.int64)
         mask = torch.zeros_like(input_ids)
         for row, ids in enumerate(token_ids):
             input_ids[row, : len(ids)] = torch.from_numpy(ids)
-            mask[row, : len(ids)] = 1
+            mask[row, : max(len(ids), 1)] = 1
         device = self.model.device
         return {"input_ids": input_ids.to(device), "attention_mask": mask.to(device)}
 

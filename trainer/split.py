@@ -67,13 +67,14 @@ def near_duplicates(prompts: Sequence[str], similarity: float) -> Rows:
 def seen_before(prompts: Sequence[str], known: Sequence[str], similarity: float) -> npt.NDArray[np.bool_]:
     """Which prompts are among `known`, or near-duplicates of one of them. Returns bool[n]."""
     exact = set(known)
-    seen = np.array([prompt in exact for prompt in prompts])
+    seen: npt.NDArray[np.bool_] = np.array([prompt in exact for prompt in prompts])
     if not similarity:
         return seen
     index = MinHashLSH(threshold=similarity, num_perm=PERMUTATIONS)
     for row, prompt in enumerate(tqdm(known, desc="indexing known prompts", unit=" prompts", disable=len(known) < 5000)):
         index.insert(row, _sketch(prompt))
-    return seen | np.array([bool(index.query(_sketch(prompt))) for prompt in prompts])
+    near: npt.NDArray[np.bool_] = np.array([bool(index.query(_sketch(prompt))) for prompt in prompts])
+    return seen | near
 
 
 def _sketch(prompt: str) -> MinHash:

@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(one_line(str(error)))
     try:
         with RankerClient(config) as client:
+            if options.wait_s:
+                client.wait_until_serving(options.wait_s)
             for line in _lines(client, prompts, options):
                 print(line)
             sys.stdout.flush()
@@ -85,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         "--address", help=f"host:port or unix:/path of the sidecar (default: ${ADDRESS_VARIABLE}, else {DEFAULT_ADDRESS})"
     )
     shared.add_argument("--deadline-ms", type=float, default=DEADLINE_MS, help="time for each call (default: %(default)s)")
+    shared.add_argument(
+        "--wait-s", type=float, default=0.0, help="first wait this long for the sidecar to answer (default: not at all)"
+    )
     shared.add_argument("--json", action="store_true", help="print one JSON object per line instead of a table")
     tiered = argparse.ArgumentParser(add_help=False)
     tiered.add_argument(

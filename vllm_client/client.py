@@ -1,5 +1,6 @@
 """RankerClient: the sidecar from ordinary, blocking code."""
 
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
@@ -15,6 +16,9 @@ from vllm_client.errors import UnavailableError, error_from_rpc
 from vllm_client.scores import ComparedBatch, ScoredBatch, ServedBundle, Tier
 
 Reply = TypeVar("Reply", bound=Message)
+
+POLL_S = 0.1
+"""Seconds between two looks at a sidecar that is not there yet. A shorter pause than the channel's own reconnect helps nobody."""
 
 
 class RankerClient:
@@ -73,6 +77,21 @@ class RankerClient:
         """Ask what the server scores with."""
         reply: ranker_pb2.GetBundleResponse = self._call(self._stub.GetBundle, ranker_pb2.GetBundleRequest(), timeout_ms)
         return replies.served_bundle(reply)
+
+    def wait_until_serving(self, timeout_s: float) -> None:
+        """Return as soon as the sidecar answers; raise the last UnavailableError when it does not within `timeout_s` seconds.
+
+        For programs that start a sidecar themselves. Anything but UnavailableError is raised at once.
+        """
+        give_up = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.get_bundle()
+                return
+            except UnavailableError:
+                if time.monotonic() >= give_up:
+                    raise
+            time.sleep(POLL_S)
 
     def _call(self, method: Callable[..., Reply], request: Message, timeout_ms: float | None) -> Reply:
         timeout_s = self.config.timeout_ms(timeout_ms) / 1000

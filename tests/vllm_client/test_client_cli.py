@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from scripted_ranker import BUNDLE_ID
+from scripted_ranker import BUNDLE_ID, ScriptedRanker
 
 SURROUNDINGS = {name: value for name, value in os.environ.items() if name not in ("PARS_ADDRESS", "COLUMNS")}
 
@@ -133,6 +133,30 @@ def test_a_missing_server_is_one_line_and_exit_1(nobody):
     assert (result.returncode, result.stdout) == (1, b"")
     (line,) = result.stderr.decode().splitlines()
     assert line.startswith(f"vllm_client: {nobody}: UNAVAILABLE")
+
+
+def test_waiting_for_a_sidecar_that_never_comes_ends(nobody):
+    began = time.monotonic()
+    result = run("score", "a", "--wait-s", "1", "--address", nobody)
+    assert result.returncode == 1
+    assert b"UNAVAILABLE" in result.stderr
+    assert time.monotonic() - began >= 1
+
+
+def test_a_sidecar_that_comes_up_later_is_waited_for(tmp_path):
+    """1. The command starts while nobody listens on the socket. 2. A server comes up there. 3. The command scores and ends."""
+    address = f"unix:{tmp_path}/late.sock"
+    command = [sys.executable, "-m", "vllm_client", "score", "a", "--wait-s", "50", "--address", address]
+    waiting = subprocess.Popen(command, env=SURROUNDINGS, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(1.5)
+    server = ScriptedRanker(address)
+    try:
+        out, err = waiting.communicate(timeout=60)
+    finally:
+        server.stop()
+    assert (waiting.returncode, err) == (0, b"")
+    assert b"1 prompts, bundle" in out
 
 
 def test_a_deadline_is_one_line_and_exit_1(ranker):

