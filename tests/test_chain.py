@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 
 from conftest import TOPICS
 from scipy.stats import kendalltau
@@ -28,8 +29,8 @@ def test_from_records_to_priority(tmp_path: Path, tiny_run: Path) -> None:
         text=True,
     )
     try:
-        short = [f"Name one example of {topic} and nothing else" for topic in TOPICS]
-        long = [f"Write a long and detailed essay about {topic} and everything" for topic in TOPICS]
+        short = [f"Name one example of {topic} and {topic}, number 2026" for topic in TOPICS]
+        long = [f"Write a long and detailed essay about {topic} and {topic}, number 2026" for topic in TOPICS]
         prompts = [prompt for pair in zip(long, short, strict=True) for prompt in pair]
         with RankerClient(ClientConfig(address=address, deadline_ms=20_000)) as client:
             client.wait_until_serving(60)
@@ -45,9 +46,12 @@ def test_from_records_to_priority(tmp_path: Path, tiny_run: Path) -> None:
     own = trained.ranker.score(trained.ranker.tokenize(prompts))
     assert max(abs(own - [score.score for score in batch.scores])) < 1e-5
     essay, name = (slice(0, None, 2), slice(1, None, 2))
-    for scores in (batch.scores, cheap.scores):
-        assert min(score.score for score in scores[essay]) > max(score.score for score in scores[name])
-        assert min(score.expected_tokens for score in scores[essay]) > 300 > 50 > max(score.expected_tokens for score in scores[name])
+    assert min(score.score for score in batch.scores[essay]) > max(score.score for score in batch.scores[name])
+    assert min(score.expected_tokens for score in batch.scores[essay]) > 300
+    assert max(score.expected_tokens for score in batch.scores[name]) < 50
+    # The cheap tier is weaker: right on the whole, not for every word it has not met.
+    assert fmean(score.quantile for score in cheap.scores[essay]) > fmean(score.quantile for score in cheap.scores[name]) + 0.3
+    assert {score.tier for score in cheap.scores} == {Tier.NGRAM}
     priorities = [vllm_priority(score.quantile, arrival_ms=1_000, window_ms=60_000) for score in batch.scores]
     assert max(priorities[name]) < min(priorities[essay]), "in vLLM the smaller number runs earlier: short answers first"
     assert kendalltau([score.quantile for score in batch.scores], priorities).statistic > 0.99

@@ -1,0 +1,68 @@
+"""Named components behind grpc.health.v1: SERVING when all of them are well.
+
+Our own servicer on the standard protocol, because the one in grpcio-health-checking holds a lock while it writes to a watcher
+(one that does not read then blocks every change of status) and never ends a Watch (an open one then uses up the whole grace
+of a stop).
+"""
+
+import asyncio
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+SERVICES = ("", "pars.v1.RankerService")
+"""Names that health is known under; the empty one is the whole server."""
+
+
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+    """All components start unwell. Not thread-safe: everything happens on the event loop's thread."""
+
+    def __init__(self, *components: str) -> None:
+        self._well = dict.fromkeys(components, False)
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    @property
+    def serving(self) -> bool:
+        return all(self._well.values())
+
+    def set(self, component: str, well: bool) -> None:
+        """Note that a component is well, or is not."""
+        assert component in self._well, f"bug in ours: no health component {component!r}"
+        self._well[component] = well
+        self._wake_watchers()
+
+    def close(self) -> None:
+        """End every Watch after its last status."""
+        self._closed = True
+        self._wake_watchers()
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
+        """NOT_FOUND for a service that is not ours."""
+        if request.service not in SERVICES:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+        return self._response(request.service)
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
+        """Sends the status at once and after each change; SERVICE_UNKNOWN for a service that is not ours, as the protocol says."""
+        sent = None
+        while True:
+            changed = self._changed
+            response = self._response(request.service)
+            if response != sent:
+                await context.write(response)
+                sent = response
+            if self._closed:
+                return
+            await changed.wait()
+
+    def _response(self, service: str) -> health_pb2.HealthCheckResponse:
+        status = health_pb2.HealthCheckResponse.ServingStatus
+        if service not in SERVICES:
+            return health_pb2.HealthCheckResponse(status=status.SERVICE_UNKNOWN)
+        return health_pb2.HealthCheckResponse(status=status.SERVING if self.serving else status.NOT_SERVING)
+
+    def _wake_watchers(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

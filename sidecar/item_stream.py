@@ -1,0 +1,70 @@
+"""The mechanics of a bidirectional stream of independent items: concurrent answers, bounded reading ahead, nothing left behind."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from sidecar.errors import InvalidRequestError, NotServingError
+from sidecar.wire import readable
+
+Item = TypeVar("Item", bound=Message)
+Reply = TypeVar("Reply")
+
+
+class _PeerGoneError(Exception):
+    """A reply could not be written: the client hung up."""
+
+
+async def answer_items(
+    context: Any, answer: Callable[[Item], Awaitable[Reply]], *, max_unanswered: int, stopping: asyncio.Event
+) -> None:
+    """Read items and write each reply as soon as it is ready. Ends when the client half-closes or has gone.
+
+    Raises InvalidRequestError after an unreadable item and NotServingError when `stopping` is set, in both cases after everything
+    read before is answered. An item counts as unanswered until its reply is written, so a client that does not read is no longer
+    read from, and gRPC's flow control stops it.
+    `answer` turns its own failures into replies; what it raises ends the stream.
+    """
+    slots = asyncio.Semaphore(max_unanswered)
+    writing = asyncio.Lock()
+
+    async def answer_one(item: Item) -> None:
+        reply = await answer(item)
+        async with writing:  # gRPC takes one write at a time
+            try:
+                await context.write(reply)
+            except Exception as error:  # depending on how the client went: a usage error or an internal one
+                raise _PeerGoneError from error
+        slots.release()
+
+    async def read(tasks: asyncio.TaskGroup) -> InvalidRequestError | None:
+        while True:
+            await slots.acquire()
+            item = await context.read()
+            if item is grpc.aio.EOF:  # type: ignore[attr-defined]
+                return None
+            try:
+                tasks.create_task(answer_one(readable(item)))
+            except InvalidRequestError as error:
+                return error
+
+    peer_gone = False
+    try:
+        # Whatever ends this block, by then the group has cancelled and awaited all of its tasks.
+        async with asyncio.TaskGroup() as tasks:
+            reader = tasks.create_task(read(tasks))
+            stopped = tasks.create_task(stopping.wait())
+            await asyncio.wait((reader, stopped), return_when=asyncio.FIRST_COMPLETED)
+            reader.cancel()
+            stopped.cancel()
+    except* _PeerGoneError:
+        peer_gone = True
+    if peer_gone:
+        return
+    if not reader.cancelled() and (error := reader.result()) is not None:
+        raise error
+    if stopping.is_set():
+        raise NotServingError("the server is stopping")

@@ -1,0 +1,143 @@
+"""The encoder on ONNX Runtime. Runs batches and knows nothing of queues; several threads may share one OnnxScorer."""
+
+import importlib.metadata
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from sidecar import golden
+from sidecar.bundle import Bundle
+from sidecar.errors import BundleError, ModelError, ProviderError
+from sidecar.scorer import ProviderChoice, Scores, TokenizedPrompt
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+
+_CUDA_OPTIONS = {
+    # Batches come in many shapes. An exhaustive convolution search per shape would stall the first call of each, and an encoder
+    # has no convolutions; doubling the arena on growth would hold twice the largest batch beside somebody's LLM.
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "arena_extend_strategy": "kSameAsRequested",
+}
+
+_log = logging.getLogger(__name__)
+
+
+class OnnxScorer:
+    """A Scorer on one InferenceSession, fed as the bundle's manifest says.
+
+    provider: "auto" takes CUDA where it works and CPU elsewhere; "cpu" and "cuda" take that one or raise ProviderError.
+    threads: cores one run may use. 1 when several workers share the session: they then fill the cores without spinning.
+    Raises ProviderError, and BundleError when the graph does not fit the manifest.
+    """
+
+    def __init__(self, bundle: Bundle, provider: ProviderChoice = "auto", threads: int = 1) -> None:
+        refuse_two_runtimes()
+        self._bundle = bundle
+        self._pad_token_id = bundle.manifest.input.pad_token_id
+        self._input_names = tuple(bundle.manifest.input.input_names)
+        self._output_names = [bundle.manifest.input.output_name]
+        self._session = _open_session(bundle, provider, threads)
+        self._check_names()
+
+    @property
+    def provider(self) -> str:
+        """The execution provider the session really got, as ONNX Runtime names it."""
+        return str(self._session.get_providers()[0])
+
+    def score(self, batch: Sequence[TokenizedPrompt]) -> Scores:
+        """Run the graph once over the batch, padded to its longest prompt. Returns float32[len(batch)].
+
+        Raises ModelError when the run fails or does not return one finite float per prompt.
+        """
+        try:
+            (output,) = self._session.run(self._output_names, self._arrays(batch))
+        except Exception as error:  # the runtime raises bare exceptions of its own
+            raise ModelError(f"ONNX Runtime failed on a batch of {len(batch)}: {type(error).__name__}") from error
+        if output.shape not in ((len(batch), 1), (len(batch),)):
+            raise ModelError(f"the graph returned shape {list(output.shape)} for {len(batch)} prompts")
+        scores: Scores = output.reshape(len(batch)).astype(np.float32, copy=False)
+        if not np.isfinite(scores).all():
+            raise ModelError("the graph returned a score that is not finite")
+        return scores
+
+    def replay_golden(self) -> None:
+        """Score the golden prompts and compare; serves as warm-up. Raises WarmUpError when a score differs."""
+        golden.replay(self._bundle, self, "score")
+
+    def _arrays(self, batch: Sequence[TokenizedPrompt]) -> dict[str, npt.NDArray[np.int64]]:
+        # An empty prompt reads as one padding token: with nothing to attend to, its score would depend on its neighbours.
+        lengths = [max(len(prompt.token_ids), 1) for prompt in batch]
+        shape = (len(batch), max(lengths))
+        input_ids = np.full(shape, self._pad_token_id, dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        for row, prompt in enumerate(batch):
+            input_ids[row, : len(prompt.token_ids)] = prompt.token_ids
+            mask[row, : lengths[row]] = 1
+        arrays = {"input_ids": input_ids, "attention_mask": mask}
+        if "token_type_ids" in self._input_names:
+            arrays["token_type_ids"] = np.zeros(shape, dtype=np.int64)
+        return {name: arrays[name] for name in self._input_names}
+
+    def _check_names(self) -> None:
+        wanted = sorted(self._input_names)
+        found = sorted(node.name for node in self._session.get_inputs())
+        if found != wanted:
+            raise BundleError(f"model.onnx has the inputs {found}, the manifest says {wanted}")
+        outputs = [node.name for node in self._session.get_outputs()]
+        if self._output_names[0] not in outputs:
+            raise BundleError(f"model.onnx has the outputs {outputs}, the manifest says {self._output_names[0]!r}")
+
+
+def refuse_two_runtimes() -> None:
+    """Raise ProviderError when both ONNX Runtime wheels are installed: they overwrite each other's files, silently."""
+    names = ("onnxruntime", "onnxruntime-gpu")
+    if all(_is_installed(name) for name in names):
+        raise ProviderError(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; "
+            "uninstall both, then install exactly one of the extras: pars-sidecar[serve] or pars-sidecar[gpu]"
+        )
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _open_session(bundle: Bundle, provider: ProviderChoice, threads: int) -> Any:
+    if provider == "cpu":
+        return _create_session(bundle, [CPU], threads)
+    if CUDA not in onnxruntime.get_available_providers():
+        if provider == "cuda":
+            raise ProviderError(
+                "provider cuda was asked for, but this ONNX Runtime is built without CUDA; install pars-sidecar[gpu]"
+            )
+        return _create_session(bundle, [CPU], threads)
+    # Being listed means only that the wheel knows CUDA. Without a usable GPU the session quietly becomes a CPU one.
+    session = _create_session(bundle, [(CUDA, _CUDA_OPTIONS), CPU], threads)
+    if session.get_providers()[0] == CUDA:
+        return session
+    if provider == "cuda":
+        raise ProviderError("provider cuda was asked for, but ONNX Runtime could not use the GPU; its log above says why")
+    _log.warning("CUDA is built in but cannot be used on this machine: serving on the CPU")
+    return session
+
+
+def _create_session(bundle: Bundle, providers: list[Any], threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning wins a little on a quiet machine and loses a factor of 2 to 5 on a busy one, and we live beside an LLM server.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(bundle.model_path), options, providers=providers)
+    except Exception as error:  # the runtime raises bare exceptions of its own
+        raise BundleError(f"{bundle.model_path} cannot be loaded by ONNX Runtime: {error}") from error
