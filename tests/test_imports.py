@@ -9,7 +9,16 @@ OURS = {"pars", "trainer", "exporter", "sidecar", "vllm_client", "benchmarks"}
 
 ALLOWED = {
     # grpc picks up its companions when they are installed.
-    "vllm_client": {"grpc", "google", "cython_runtime", "typing_extensions", "grpc_health", "grpc_reflection", "grpc_tools", "_upb"},
+    "vllm_client": {
+        "grpc",
+        "google",
+        "cython_runtime",
+        "typing_extensions",
+        "grpc_health",
+        "grpc_reflection",
+        "grpc_tools",
+        "_upb",
+    },
     "sidecar.__main__": {
         *{"grpc", "google", "cython_runtime", "typing_extensions", "grpc_health", "grpc_reflection", "grpc_tools", "_upb"},
         *{"numpy", "onnxruntime", "tokenizers"},
@@ -38,5 +47,7 @@ def test_importing_loads_nothing_else(package: str) -> None:
 
 def test_the_guard_would_notice() -> None:
     """The probe sees what a package brings along, not only what it names."""
-    answer = subprocess.run([sys.executable, "-c", PROBE, "trainer.checkpoint"], capture_output=True, text=True, timeout=60, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", PROBE, "trainer.checkpoint"], capture_output=True, text=True, timeout=60, check=True
+    )
     assert {"torch", "transformers", "trainer", "pars"} <= set(answer.stdout.split())

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def tracked() -> list[str]:
-    return subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
+    return subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+    ).stdout.splitlines()
 
 
 def test_top_level_is_exactly_this() -> None:
@@ -45,7 +47,18 @@ def test_one_version_everywhere() -> None:
 
 def test_constraints_pin_what_the_project_asks_for() -> None:
     pins = {line.partition("==")[0].lower() for line in (ROOT / ".ci" / "constraints.txt").read_text().splitlines() if line}
-    assert {"torch", "transformers", "optimum", "optimum-onnx", "onnxruntime", "grpcio", "protobuf", "numpy", "pytest", "mypy"} <= pins
+    assert {
+        "torch",
+        "transformers",
+        "optimum",
+        "optimum-onnx",
+        "onnxruntime",
+        "grpcio",
+        "protobuf",
+        "numpy",
+        "pytest",
+        "mypy",
+    } <= pins
 
 
 def test_the_shipped_ranker_is_small_licensed_and_described() -> None:

@@ -13,8 +13,9 @@ from trainer.errors import DataError
 FloatArray = npt.NDArray[np.float64]
 
 KNOTS = 64
-NEIGHBOURS = 100
-"""Prompts around a knot that its percentiles are taken over: enough for a 90th percentile, few enough to follow a curve."""
+MIN_NEIGHBOURS, MAX_NEIGHBOURS = 10, 100
+"""Prompts around a knot that its percentiles are taken over, a tenth of all within these bounds: enough for a 90th percentile, few
+enough to follow a curve."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def calibrate(scores: FloatArray, tokens: FloatArray) -> CalibrationTable:
     # Mid-ranks, so that a constant stretch maps to its middle; the ends are 0 and 1 by definition.
     quantiles = (below + through) / (2 * len(ordered))
     quantiles[0], quantiles[-1] = 0.0, 1.0
-    window = min(NEIGHBOURS, len(ordered))
+    window = min(max(MIN_NEIGHBOURS, min(MAX_NEIGHBOURS, len(ordered) // 10)), len(ordered))
     start = np.clip((below + through) // 2 - window // 2, 0, len(ordered) - window)
     around = np.log(np.stack([ordered_tokens[first : first + window] for first in start]))
     median = _increasing(knots, np.quantile(around, 0.5, axis=1))

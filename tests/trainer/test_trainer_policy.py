@@ -257,6 +257,14 @@ def test_calibration_recovers_known_percentiles(rng: np.random.Generator) -> Non
     np.testing.assert_allclose(np.array(table.quantiles)[middle], (knots - 2) / 4, atol=0.02)
 
 
+def test_calibration_follows_the_curve_on_few_prompts() -> None:
+    """60 prompts, half of them short: the ends of the table must not be averages of everything."""
+    scores = np.linspace(0, 1, 60)
+    table = calibrate(scores, np.where(scores < 0.5, 10.0, 1000.0))
+    assert table.expected_tokens[0] == pytest.approx(10)
+    assert table.expected_tokens[-1] == pytest.approx(1000)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(-5, 5), st.integers(1, 9999)), min_size=2, max_size=60))
 def test_calibration_is_always_monotone(rows: list[tuple[float, int]]) -> None:
