@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from statistics import fmean
 
-from conftest import TOPICS
+from corpus import TOPICS
 from scipy.stats import kendalltau
 
 from trainer.checkpoint import read_checkpoint

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import tiny_config
+from corpus import tiny_config
 from onnx import TensorProto, helper
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import OPTConfig, OPTForSequenceClassification, PreTrainedTokenizerFast

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_records, tiny_config
+from corpus import make_records, tiny_config
 
 from pars import ngram
 from trainer import loop
