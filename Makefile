@@ -4,15 +4,18 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-VENV ?= .venv
+# onnxruntime (serve) or onnxruntime-gpu (gpu), never both, hence an environment each: `make serve RUNTIME=gpu`.
+RUNTIME ?= serve
+VENV ?= .venv$(if $(filter gpu,$(RUNTIME)),-gpu)
 BIN := $(VENV)/bin
 CHECKPOINT ?= default_ranker
-BUNDLE ?= bundle
 PRECISION ?= fp32
+BUNDLE ?= bundles/$(PRECISION)
 ADDRESS ?= 127.0.0.1:50151
-# onnxruntime or onnxruntime-gpu, never both: `make serve RUNTIME=gpu`.
-RUNTIME ?= serve
 PROMPTS ?= docs/demo_prompts.txt
+SOURCE ?= alpaca
+# What the reference sets' answers are counted with; better the tokenizer of the model you serve.
+LENGTH_TOKENIZER ?= openai-community/gpt2
 
 help: ## print this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -31,8 +34,6 @@ train: setup ## train a ranker on one of the reference sets: SOURCE=alpaca|code|
 		--length-tokenizer $(LENGTH_TOKENIZER) --out runs/$(SOURCE)/records.parquet
 	$(BIN)/python -m trainer train --records $(or $(RECORDS),runs/$(SOURCE)/records.parquet) --out runs/$(SOURCE) \
 		--length-tokenizer $(LENGTH_TOKENIZER) $(TRAIN_FLAGS)
-SOURCE ?= alpaca
-LENGTH_TOKENIZER ?= bert-base-uncased
 
 default-ranker: setup ## train the shipped ranker again: DATA=folder of the recipe's files; writes runs/default
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --group backbone
@@ -42,7 +43,7 @@ default-ranker: setup ## train the shipped ranker again: DATA=folder of the reci
 export: setup ## export CHECKPOINT (default_ranker) to BUNDLE in PRECISION fp32, fp16 or int8
 	$(BIN)/python -m exporter $(CHECKPOINT) --out $(BUNDLE) --precision $(PRECISION)
 
-$(BUNDLE)/manifest.json: | setup
+$(BUNDLE)/manifest.json: $(CHECKPOINT)/ranker.json | setup
 	$(BIN)/python -m exporter $(CHECKPOINT) --out $(BUNDLE) --precision $(PRECISION)
 
 serve: setup $(BUNDLE)/manifest.json ## serve BUNDLE at ADDRESS until Ctrl-C, exporting the shipped ranker first if need be
@@ -99,7 +100,7 @@ bench-chain: setup ## what a new user experiences, from a fresh clone: benchmark
 	$(BIN)/python -m benchmarks.chain --out benchmarks/results/chain.json
 
 clean: ## remove environments, bundles and caches; runs/ stays
-	rm -rf .venv .venv-proto $(BUNDLE) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-gpu .venv-proto bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help setup train default-ranker export serve score demo test check lint fmt types imports proto proto-check bench bench-chain clean

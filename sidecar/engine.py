@@ -23,7 +23,8 @@ NGRAM_PROMPT_CHARS = 160
 class ScoredCall:
     """The answer to one call: parallel lists in the order of its prompts, and where the time went.
 
-    The three times do not overlap: queue_time_ns starts when the token ids are there.
+    queue_time_ns starts when the token ids are there and ends when the last prompt enters a batch. For one prompt the three times do
+    not overlap; for several, earlier batches of the call may run while later prompts still wait.
     """
 
     tier: ranker_pb2.Tier

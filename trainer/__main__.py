@@ -187,7 +187,8 @@ def _train(flags: argparse.Namespace, command: str) -> None:
     recipe = replace(recipe, config=config, name=flags.name or recipe.name)
     pairs = read_pair_file(flags.pair_file) if flags.pair_file is not None else None
     metrics = run(recipe, records, flags.out, command=command, pairs=pairs)
-    print(json.dumps(metrics, indent=2))
+    if metrics:
+        print(json.dumps(metrics, indent=2))
 
 
 def _calibrate(flags: argparse.Namespace, command: str) -> None:

@@ -78,7 +78,7 @@ def train(config: TrainConfig, data: TrainingSet, ranker: Ranker, state_folder: 
     accelerator.register_for_checkpointing(schedule)
     store = _StateStore(state_folder, config, accelerator)
     progress = store.resume()
-    evaluate_every = max(steps_per_epoch // config.evaluations_per_epoch, 1)
+    evaluate_every = math.ceil(steps_per_epoch / config.evaluations_per_epoch)
     weights = torch.from_numpy(data.weights)
     model.train()
     with tqdm(

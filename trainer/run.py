@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from accelerate import PartialState
 
 from trainer import loop
 from trainer.calibrate import calibrate
@@ -60,7 +61,10 @@ def split_examples(examples: Examples, config: TrainConfig) -> Parts:
 def run(
     recipe: Recipe, records: Records, out: Path, *, command: str, pairs: Sequence[PromptPair] | None = None
 ) -> dict[str, Any]:
-    """Train, finish, write `out/checkpoint`; returns the metrics. Interrupted runs go on where `out/state` stands."""
+    """Train, finish, write `out/checkpoint`; returns the metrics. Interrupted runs go on where `out/state` stands.
+
+    Of several processes only the main one finishes and writes; the others return nothing ({}).
+    """
     config = recipe.config
     commit = _commit()  # before hours pass and the repository moves on
     parts = split_examples(to_examples(records, seed=config.seed), config)
@@ -76,6 +80,8 @@ def run(
         pairs=_rows_of(pairs or (), parts.train.prompt) if config.pairs == "file" else (),
     )
     progress = loop.train(config, data, ranker, out / "state")
+    if not PartialState().is_main_process:
+        return {}
     card = RankerCard(
         name=recipe.name,
         max_tokens=config.max_tokens,

@@ -482,3 +482,28 @@ def test_prepare_writes_records_another_run_can_read(tmp_path: Path, capsys: pyt
     )
     assert "2 records, 2 prompts, 1 models" in capsys.readouterr().out
     assert LocalSource(out).load().response_tokens.tolist() == [3.0, 1.0]
+
+
+def test_two_processes_train_one_ranker(tmp_path: Path, tiny_backbone: Path, records: Records) -> None:
+    """Accelerate with two CPU processes: each encodes its half of the batches, one writes the checkpoint."""
+    records.save(tmp_path / "records.parquet")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "trainer", "train"]
+    command += [
+        "--records",
+        str(tmp_path / "records.parquet"),
+        "--out",
+        str(tmp_path / "run"),
+        "--backbone",
+        str(tiny_backbone),
+    ]
+    command += ["--max-tokens", "32", "--batch-prompts", "8", "--similarity", "0", "--ngram-buckets", "1024", "--epochs", "3"]
+    command += ["--learning-rate", "3e-3"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    card = read_checkpoint(tmp_path / "run" / "checkpoint").card
+    assert card.metrics["test"]["all"]["tau_b"] > 0.5
+    # Both halves count, and a step of two processes encodes two batches.
+    assert card.training["encoder_forwards"] > card.metrics["prompts"]["train"] * 3 * 0.9
+    assert card.training["steps"] <= card.metrics["prompts"]["train"] * 3 / 16 + 3

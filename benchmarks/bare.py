@@ -1,0 +1,140 @@
+"""The limit: the bundle's ONNX session and tokenizer with nothing around them. `python -m benchmarks.bare` answers jobs.
+
+The session is the sidecar's own, opened the same way; what is missing is everything that makes a server of it.
+"""
+
+import argparse
+import itertools
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.jobs import AloneJob, FullTiltJob, answer_jobs
+from benchmarks.measurement import Call, Recording
+from sidecar.bundle import open_bundle
+from sidecar.cores import allotted_cores
+from sidecar.scorer import ProviderChoice, TokenizedPrompt
+from sidecar.session import CPU, OnnxScorer
+from sidecar.settings import CUDA_WORKERS
+from sidecar.tokenization import PromptTokenizer
+from vllm_client.prompt_files import read_prompts
+
+WARM_UP_CALLS = 20
+"""Before a latency job: a session that has idled runs its first batches with cold caches and a clock turned down."""
+
+
+class Bare:
+    """One bundle, loaded. threads: as many as the sidecar has workers by default, on one shared session."""
+
+    def __init__(self, bundle_folder: Path, provider: ProviderChoice, prompts: Sequence[str]) -> None:
+        bundle = open_bundle(bundle_folder)
+        self._prompts = prompts
+        self._tokenizer = PromptTokenizer.for_bundle(bundle)
+        self._tokenized = self._tokenizer.encode(prompts)
+        self._scorer = OnnxScorer(bundle, provider, threads=1)
+        self._scorer.replay_golden()
+        self._wide_scorer = OnnxScorer(bundle, provider, threads=allotted_cores())
+        self._wide_scorer.replay_golden()
+        self._threads = allotted_cores() if self._scorer.provider == CPU else CUDA_WORKERS
+        tokens = [len(prompt.token_ids) for prompt in self._tokenized]
+        self.about: dict[str, Any] = {
+            "bundle_id": bundle.bundle_id,
+            "model_name": bundle.manifest.model_name,
+            "execution_provider": self._scorer.provider,
+            "on_gpu": self._scorer.provider != CPU,
+            "has_ngram": bundle.ngram_weights is not None,
+            "threads": self._threads,
+            "tokens": {
+                "mean": float(np.mean(tokens)),
+                **{f"p{percent}": float(np.percentile(tokens, percent)) for percent in (1, 50, 90, 99)},
+                "longest": max(tokens),
+            },
+        }
+
+    def do(self, job: AloneJob | FullTiltJob) -> Recording:
+        return self._alone(job) if isinstance(job, AloneJob) else self._full_tilt(job)
+
+    def _alone(self, job: AloneJob) -> Recording:
+        scorer = self._scorer if job.cores == "one" else self._wide_scorer
+        pairs = itertools.cycle(zip(self._prompts, self._tokenized, strict=True))
+
+        def one_call() -> Call:
+            text, tokenized = next(pairs)
+            began_s = time.monotonic()
+            batch = self._tokenizer.encode([text]) if job.tokenize else [tokenized]
+            scorer.score(batch)
+            return Call(began_s, time.monotonic(), 1, len(tokenized.token_ids))
+
+        for _ in range(WARM_UP_CALLS):
+            one_call()
+        begin_s, began_cpu_s = time.monotonic(), time.process_time()
+        end_s = begin_s + job.seconds
+        calls = []
+        while time.monotonic() < end_s:
+            calls.append(one_call())
+        return Recording(begin_s, end_s, calls, {}, time.process_time() - began_cpu_s)
+
+    def _full_tilt(self, job: FullTiltJob) -> Recording:
+        batches = sorted_batches(self._tokenized, job.batch_prompts, job.group_prompts)
+        self._scorer.score(batches[0])
+        calls: list[Call] = []
+        begin_s, began_cpu_s = time.monotonic(), time.process_time()
+        # Whoever comes for the first batch of another pass after the time is up ends the job.
+        endless = itertools.cycle(range(len(batches)))
+        lock, over = threading.Lock(), False
+
+        def take() -> list[TokenizedPrompt] | None:
+            nonlocal over
+            with lock:
+                if over:
+                    return None
+                number = next(endless)
+                over = number == 0 and bool(calls) and time.monotonic() - begin_s >= job.seconds
+                return None if over else batches[number]
+
+        def work() -> None:
+            while batch := take():
+                began_s = time.monotonic()
+                self._scorer.score(batch)
+                tokens = sum(len(prompt.token_ids) for prompt in batch)
+                calls.append(Call(began_s, time.monotonic(), len(batch), tokens))
+
+        threads = [threading.Thread(target=work) for _ in range(self._threads)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return Recording(begin_s, time.monotonic(), calls, {}, time.process_time() - began_cpu_s)
+
+
+def sorted_batches(prompts: Sequence[TokenizedPrompt], batch_prompts: int, group_prompts: int) -> list[list[TokenizedPrompt]]:
+    """All prompts in batches of neighbours in length. group_prompts: sort within so many consecutive ones only; 0: all.
+
+    The longest batch comes first, so that at the end of a pass no thread idles long beside another's last batch.
+    """
+    group = group_prompts or len(prompts)
+    batches = []
+    for start in range(0, len(prompts), group):
+        ascending = sorted(prompts[start : start + group], key=lambda prompt: len(prompt.token_ids))
+        batches += [ascending[first : first + batch_prompts] for first in range(0, len(ascending), batch_prompts)]
+    return sorted(batches, key=lambda batch: -len(batch) * len(batch[-1].token_ids))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bare", description=__doc__)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--provider", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--prompts", required=True, help=".jsonl with the prompts, in the order to send them")
+    flags = parser.parse_args(arguments)
+    bare = Bare(flags.bundle, flags.provider, read_prompts(flags.prompts))
+    answer_jobs(bare.about, bare.do)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""The benchmarks themselves, for real but for a moment, so that they cannot rot. No figure is judged."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import bench_sidecar, chain
+from benchmarks.chain_report import PARITY_COLUMNS, TAU_COLUMNS
+
+
+def test_the_sidecar_benchmark_runs_whole(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "report.json"
+    code = bench_sidecar.main(["--bundle", str(tiny_bundle), "--out", str(out), "--provider", "cpu", "--smoke"])
+    shown = capsys.readouterr().out
+    assert code == 0, shown
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert report["execution_provider"] == "CPUExecutionProvider"
+    assert report["stamp"]["command"].endswith("--provider cpu --smoke")
+    assert None not in report["ratios"].values()
+    rows = {row["name"]: row for row in report["rows"]}
+    for name, row in rows.items():
+        assert row["failed_rounds"] == 0, name
+        assert row["prompts_per_s"][0] > 0, name
+        assert ("server_infer_p50_ms" in row) == name.startswith("ours"), name
+    # Both sides scored the same mix, or their throughput could not be compared.
+    mean = report["workload"]["prompt_tokens"]["mean"]
+    assert rows["bare_batches_of_8"]["mean_prompt_tokens"][0] == pytest.approx(mean, rel=1e-3)
+    assert rows["ours_64_callers"]["mean_prompt_tokens"][0] == pytest.approx(mean, rel=0.2)
+    assert "ours: 64 callers" in shown
+
+
+def test_a_contender_that_cannot_start_says_why(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "report.json"
+    flags = ["--bundle", str(tiny_bundle), "--out", str(out), "--smoke", "--sidecar-flags", "--workers x"]
+    assert bench_sidecar.main(flags) == 1
+    assert "sidecar cannot start: --workers is 'x'" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_refused_calls_are_failures_in_the_report(tiny_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    flags = ["--bundle", str(tiny_bundle), "--out", str(out), "--provider", "cpu", "--smoke", "--sidecar-flags"]
+    assert bench_sidecar.main([*flags, "--max-prompts-per-call 8"]) == 1
+    report = json.loads(out.read_text(encoding="utf-8"))
+    rows = {row["name"]: row for row in report["rows"]}
+    assert rows["ours_4_callers_32_prompts"]["failed_calls"].keys() == {"InvalidPromptsError"}
+    assert report["ratios"]["throughput_32_prompt_batches_vs_bare"] is None
+    assert report["ratios"]["throughput_64_callers_vs_bare"] is not None
+
+
+def test_the_chain_measures_a_checkpoint(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """1. tau and parity of a real checkpoint 2. the tau part again, with another card 3. parity is still there."""
+    out = tmp_path / "chain.json"
+    flags = ["--out", str(out), "--checkpoint", str(tiny_checkpoint)]
+    assert chain.main([*flags, "--only", "parity,tau"]) == 0
+    document = json.loads(out.read_text(encoding="utf-8"))
+    assert [row["precision"] for row in document["parity"]] == ["fp32", "fp16", "int8"]
+    assert set(PARITY_COLUMNS) <= set(document["parity"][0])
+    assert document["bundle_bytes"]["int8"] < document["bundle_bytes"]["fp32"]
+    assert set(TAU_COLUMNS) <= set(document["tau"][0])
+    assert chain.main([*flags, "--only", "tau", "--ranker-cards", str(tiny_checkpoint / "ranker.json")]) == 0
+    again = json.loads(out.read_text(encoding="utf-8"))
+    assert again["tau"] == document["tau"] * 2
+    assert again["parity"] == document["parity"]
+    assert set(again["stamps"]) == {"tau", "parity"}
+    assert "encoder" in capsys.readouterr().out
+
+
+def test_the_chain_goes_on_after_a_part_that_failed(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "chain.json"
+    flags = ["--out", str(out), "--checkpoint", str(tiny_checkpoint), "--ranker-cards", str(tmp_path / "none.json")]
+    assert chain.main([*flags, "--only", "tau"]) == 1
+    document = json.loads(out.read_text(encoding="utf-8"))
+    assert "tau" not in document
+    assert "none.json is no ranker card" in document["failed"]["tau"]
+
+
+def test_the_latency_part_takes_over_the_ratios(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "chain.json"
+    flags = ["--out", str(out), "--checkpoint", str(tiny_checkpoint), "--seconds", "0.1", "--rounds", "1"]
+    assert chain.main([*flags, "--only", "latency"]) == 0
+    document = json.loads(out.read_text(encoding="utf-8"))
+    assert document["ratios"]["p99_vs_bare_run"] > 0
+    assert {"case", "p50_ms", "p99_ms"} <= set(document["latency"][0])
