@@ -487,8 +487,7 @@ def test_prepare_writes_records_another_run_can_read(tmp_path: Path, capsys: pyt
 def test_two_processes_train_one_ranker(tmp_path: Path, tiny_backbone: Path, records: Records) -> None:
     """Accelerate with two CPU processes: each encodes its half of the batches, one writes the checkpoint."""
     records.save(tmp_path / "records.parquet")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "trainer", "train"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer", "train"]
     command += [
         "--records",
         str(tmp_path / "records.parquet"),
@@ -499,7 +498,7 @@ def test_two_processes_train_one_ranker(tmp_path: Path, tiny_backbone: Path, rec
     ]
     command += ["--max-tokens", "32", "--batch-prompts", "8", "--similarity", "0", "--ngram-buckets", "1024", "--epochs", "3"]
     command += ["--learning-rate", "3e-3"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
     assert finished.returncode == 0, finished.stderr[-3000:]
     card = read_checkpoint(tmp_path / "run" / "checkpoint").card
