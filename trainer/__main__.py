@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--data", type=Path, default=Path(), help="folder that the recipe's paths are relative to")
     train.add_argument("--out", type=Path, required=True, help="run folder; the checkpoint goes to OUT/checkpoint")
     train.add_argument("--pair-file", type=Path, help="learn from these pairs instead of all pairs in a batch")
+    train.add_argument("--backbone-folder", type=Path, help="a local copy of the backbone, where the hub is out of reach")
     train.add_argument("--name", help="name of the ranker (default: that of the recipe, or of the run folder)")
     train.add_argument(
         "--length-tokenizer", default="unknown", help="what the records' lengths were counted with, for the card"
@@ -186,24 +187,27 @@ def _train(flags: argparse.Namespace, command: str) -> None:
         raise ConfigError("pairs = file needs --pair-file")
     recipe = replace(recipe, config=config, name=flags.name or recipe.name)
     pairs = read_pair_file(flags.pair_file) if flags.pair_file is not None else None
-    metrics = run(recipe, records, flags.out, command=command, pairs=pairs)
+    metrics = run(recipe, records, flags.out, command=command, pairs=pairs, backbone_folder=flags.backbone_folder)
     if metrics:
         print(json.dumps(metrics, indent=2))
 
 
 def _calibrate(flags: argparse.Namespace, command: str) -> None:
     from trainer.checkpoint import read_checkpoint, write_checkpoint
+    from trainer.model_card import write_model_card
     from trainer.model_effects import to_examples
     from trainer.run import finish, split_examples
 
     checkpoint = read_checkpoint(flags.checkpoint)
     records = _load(flags.records)
-    config = _config_of(flags, TrainConfig(max_tokens=checkpoint.card.max_tokens))
-    card = replace(checkpoint.card, length_tokenizer=flags.length_tokenizer)
-    recipe = Recipe(name=card.name, config=config, train=())
+    # The split the ranker was trained with: calibrating on what it has learned would flatter it.
+    trained_with = TrainConfig.from_mapping({**checkpoint.card.config, "max_tokens": checkpoint.card.max_tokens})
+    config = _config_of(flags, trained_with)
+    card = replace(checkpoint.card, length_tokenizer=flags.length_tokenizer, calibration_command=command)
     parts = split_examples(to_examples(records, seed=config.seed), config)
-    finished = finish(checkpoint.ranker, parts, records, config, card, recipe)
+    finished = finish(checkpoint.ranker, parts, records, config, card)
     write_checkpoint(flags.checkpoint, finished)
+    write_model_card(flags.checkpoint, finished.card, Recipe(name=card.name, config=config, train=()))
     print(json.dumps(finished.card.metrics, indent=2))
 
 

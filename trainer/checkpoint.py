@@ -34,6 +34,7 @@ class RankerCard:
     data_statement: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     command: str = ""
+    calibration_command: str = ""
     commit: str = ""
     data_sha256: str = ""
     versions: dict[str, str] = field(default_factory=dict)

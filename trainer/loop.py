@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from trainer.batches import Batch, file_pairs, in_batch_pairs
 from trainer.config import TrainConfig
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, TrainerError
 from trainer.evaluate import rank_metrics
 from trainer.loss import margin_ranking_loss
 from trainer.ranker import Ranker
@@ -40,6 +41,15 @@ class TrainingSet:
     validation_token_ids: TokenLists
     validation_lengths: FloatArray
     pairs: Sequence[tuple[int, int]] = ()
+
+    def sha256(self) -> str:
+        """Hash of everything that steers training, so that a run is not resumed on other data."""
+        digest = hashlib.sha256()
+        for token_ids in (self.token_ids, self.validation_token_ids):
+            digest.update(np.array([len(ids) for ids in token_ids]).tobytes() + b"".join(ids.tobytes() for ids in token_ids))
+        for values in (self.lengths, self.weights, self.validation_lengths, np.asarray(self.pairs, dtype=np.int64)):
+            digest.update(values.tobytes())
+        return digest.hexdigest()
 
 
 @dataclass
@@ -76,7 +86,7 @@ def train(config: TrainConfig, data: TrainingSet, ranker: Ranker, state_folder: 
     ranker.model.to(accelerator.device)
     model, optimizer = accelerator.prepare(ranker.model, optimizer)
     accelerator.register_for_checkpointing(schedule)
-    store = _StateStore(state_folder, config, accelerator)
+    store = _StateStore(state_folder, _identity(config, data, accelerator), accelerator)
     progress = store.resume()
     evaluate_every = math.ceil(steps_per_epoch / config.evaluations_per_epoch)
     weights = torch.from_numpy(data.weights)
@@ -85,7 +95,8 @@ def train(config: TrainConfig, data: TrainingSet, ranker: Ranker, state_folder: 
         total=total_steps, initial=progress.step, desc="training", unit=" steps", disable=not accelerator.is_main_process
     ) as bar:
         while progress.epoch < config.epochs:
-            batches = _batches(config, data, progress.epoch)
+            epoch = progress.epoch
+            batches = _batches(config, data, epoch)
             mine = batches[accelerator.process_index :: accelerator.num_processes][: len(batches) // accelerator.num_processes]
             for batch in mine[progress.step_in_epoch :]:
                 began = time.perf_counter()
@@ -112,12 +123,15 @@ def train(config: TrainConfig, data: TrainingSet, ranker: Ranker, state_folder: 
                 progress.train_seconds += time.perf_counter() - began
                 bar.update()
                 bar.set_postfix(loss=f"{loss.item():.3f}", tau_b=f"{progress.best_tau_b:.3f}" if progress.history else "?")
-                if progress.step_in_epoch % evaluate_every == 0:
+                if not math.isfinite(loss.item()):
+                    raise TrainerError(f"the loss became {loss.item()} at step {progress.step}: lower the learning rate")
+                ends_epoch = progress.step_in_epoch == len(mine)
+                due = ends_epoch or progress.step_in_epoch % evaluate_every == 0
+                if ends_epoch:
+                    progress.epoch, progress.step_in_epoch = epoch + 1, 0
+                if due:
                     _evaluate(progress, data, ranker, store, loss.item())
-            if progress.step_in_epoch % evaluate_every:
-                _evaluate(progress, data, ranker, store, loss.item())
-            progress.epoch += 1
-            progress.step_in_epoch = 0
+            progress.epoch, progress.step_in_epoch = epoch + 1, 0  # also when an epoch had no batch left
     store.load_best(ranker)
     return progress
 
@@ -144,6 +158,11 @@ def _batches(config: TrainConfig, data: TrainingSet, epoch: int) -> list[Batch]:
         seed=config.seed,
         epoch=epoch,
     )
+
+
+def _identity(config: TrainConfig, data: TrainingSet, accelerator: Accelerator) -> dict[str, Any]:
+    """What must be equal for a state to be resumed."""
+    return {**asdict(config), "training data": data.sha256(), "number of processes": accelerator.num_processes}
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -173,33 +192,41 @@ class _StateStore:
     """The resumable state on disk: Accelerate's own files, our progress, and the best weights so far."""
 
     folder: Path
-    config: TrainConfig
+    identity: dict[str, Any]
     accelerator: Accelerator
 
     def resume(self) -> Progress:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        written = self.folder / "config.json"
-        if not (self.folder / "last").is_dir():
-            written.write_text(json.dumps(asdict(self.config), indent=2))
+        """Load the last state, if there is one of this very run."""
+        written, last, previous = self.folder / "identity.json", self.folder / "last", self.folder / "previous"
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if previous.is_dir() and not last.exists():
+                previous.rename(last)  # killed between the two renames of save()
+            if not last.is_dir():
+                written.write_text(json.dumps(self.identity, indent=2))
+        self.accelerator.wait_for_everyone()
+        if not last.is_dir():
             return Progress()
         before = json.loads(written.read_text())
-        changed = [name for name, value in asdict(self.config).items() if before.get(name) != value]
+        changed = [name for name, value in self.identity.items() if before.get(name) != value]
         if changed:
             raise ConfigError(
                 f"{self.folder} holds a run with other settings ({', '.join(changed)}); remove it or use another folder"
             )
-        self.accelerator.load_state(str(self.folder / "last"))
-        return Progress(**json.loads((self.folder / "last" / "progress.json").read_text()))
+        self.accelerator.load_state(str(last))
+        return Progress(**json.loads((last / "progress.json").read_text()))
 
     def save(self, progress: Progress) -> None:
+        """Write the state beside the last one, then take its place. Every process writes its own random state."""
         coming, last, previous = (self.folder / name for name in ("coming", "last", "previous"))
         if self.accelerator.is_main_process:
             shutil.rmtree(coming, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(coming))
+        self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             (coming / "progress.json").write_text(json.dumps(asdict(progress)))
-            # A folder cannot replace another in one step; a kill between the two renames costs the state, never a wrong one.
+            # A folder cannot replace another in one step; resume() knows both halves.
             shutil.rmtree(previous, ignore_errors=True)
             if last.exists():
                 last.rename(previous)

@@ -8,6 +8,12 @@ from typing import Any
 from trainer.checkpoint import RankerCard
 from trainer.recipe import Recipe
 
+_SCORERS = (
+    ("encoder", ""),
+    ("encoder, against one response", "_one_response"),
+    ("n-gram", "_ngram"),
+    ("prompt length", "_prompt_length"),
+)
 _COLUMNS = ("prompts", "tau_b", "pair_accuracy", "filtered_pair_accuracy")
 
 
@@ -36,12 +42,11 @@ def render_model_card(card: RankerCard, recipe: Recipe) -> str:
         "",
         card.data_statement,
         "",
-        "| source | licence stated there | prompts used at most |",
-        "|---|---|---|",
     ]
+    if recipe.train:
+        lines += ["| source | licence stated there | prompts used at most |", "|---|---|---|"]
     lines += [
-        f"| {source.source.name or source.source.path.stem} | {source.licence or 'not stated'} | {source.max_prompts or 'all'} |"
-        for source in recipe.train
+        f"| {source.name} | {source.licence or 'not stated'} | {source.max_prompts or 'all'} |" for source in recipe.train
     ]
     counts = metrics["prompts"]
     lines += [
@@ -57,12 +62,10 @@ def render_model_card(card: RankerCard, recipe: Recipe) -> str:
         "| prompts of | scorer | prompts | tau-b | pair accuracy | filtered |",
         "|---|---|---|---|---|---|",
     ]
-    for source in metrics["test"]:
-        for label, key in (("encoder", "test"), ("n-gram", "test_ngram"), ("prompt length", "test_prompt_length")):
-            lines.append(_row(source, label, metrics[key][source]))
-    for source in metrics.get("zero_shot", {}):
-        for label, key in (("encoder", "zero_shot"), ("n-gram", "zero_shot_ngram")):
-            lines.append(_row(f"{source} (zero-shot)", label, metrics[key][source]))
+    for part, note in (("test", ""), ("zero_shot", " (zero-shot)")):
+        for source in metrics.get(part, {}):
+            for label, suffix in _SCORERS:
+                lines.append(_row(f"{source}{note}", label, metrics[part + suffix][source]))
     lines += [
         "",
         "Zero-shot rows: nothing of that set was learned from, and prompts with a near-duplicate among the learned ones are left out.",

@@ -27,6 +27,10 @@ class RecordSource:
     length_unit: str = "tokens"
     length_tokenizer: str | None = None
 
+    @property
+    def name(self) -> str:
+        return self.source.name or self.source.path.stem
+
     def load(self) -> Records:
         counter = length_counter(self.length_unit, self.length_tokenizer) if self.source.response_column else None
         records = self.source.load(counter)

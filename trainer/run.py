@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from accelerate import PartialState
 
+from pars.ngram import Weights
 from trainer import loop
 from trainer.calibrate import calibrate
 from trainer.checkpoint import Checkpoint, RankerCard, round_weights_to_half, write_checkpoint
@@ -59,17 +60,25 @@ def split_examples(examples: Examples, config: TrainConfig) -> Parts:
 
 
 def run(
-    recipe: Recipe, records: Records, out: Path, *, command: str, pairs: Sequence[PromptPair] | None = None
+    recipe: Recipe,
+    records: Records,
+    out: Path,
+    *,
+    command: str,
+    pairs: Sequence[PromptPair] | None = None,
+    backbone_folder: Path | None = None,
 ) -> dict[str, Any]:
     """Train, finish, write `out/checkpoint`; returns the metrics. Interrupted runs go on where `out/state` stands.
 
+    backbone_folder: a local copy of the configured backbone, where the hub is out of reach.
     Of several processes only the main one finishes and writes; the others return nothing ({}).
     """
     config = recipe.config
     commit = _commit()  # before hours pass and the repository moves on
     parts = split_examples(to_examples(records, seed=config.seed), config)
+    unseen = zero_shot_parts(recipe, parts)  # opened now: a missing file must not cost a training run
     torch.manual_seed(config.seed)  # a backbone's new head is drawn at random
-    ranker = Ranker.load(config.backbone, config.max_tokens)
+    ranker = Ranker.load(backbone_folder or config.backbone, config.max_tokens)
     chosen = parts.validation.take(_some_rows(len(parts.validation), config.validation_prompts, config.seed))
     data = loop.TrainingSet(
         token_ids=ranker.tokenize(parts.train.prompt),
@@ -88,11 +97,7 @@ def run(
         length_tokenizer=recipe.length_tokenizer,
         licence=recipe.licence,
         data_statement=recipe.data_statement,
-        # The folder a backbone came from means nothing elsewhere; its name does.
-        config={
-            **asdict(config),
-            "backbone": Path(config.backbone).name if Path(config.backbone).exists() else config.backbone,
-        },
+        config=asdict(config),
         command=command,
         commit=commit,
         training={
@@ -104,67 +109,80 @@ def run(
             "history": progress.history,
         },
     )
-    checkpoint = finish(ranker, parts, records, config, card, recipe)
+    checkpoint = finish(ranker, parts, records, config, card, unseen)
     write_checkpoint(out / "checkpoint", checkpoint)
     write_model_card(out / "checkpoint", checkpoint.card, recipe)
     check_expectations(recipe, checkpoint.card.metrics)
     return checkpoint.card.metrics
 
 
-def finish(ranker: Ranker, parts: Parts, records: Records, config: TrainConfig, card: RankerCard, recipe: Recipe) -> Checkpoint:
-    """Fit the cheap scorer, calibrate both on the validation part, and open the test part once."""
+def finish(
+    ranker: Ranker,
+    parts: Parts,
+    records: Records,
+    config: TrainConfig,
+    card: RankerCard,
+    unseen: Mapping[str, Examples] | None = None,
+) -> Checkpoint:
+    """Fit the cheap scorer, calibrate both on the validation part, open the test part and the zero-shot sets once."""
     round_weights_to_half(ranker)
-    train_ids, validation_ids, test_ids = (ranker.tokenize(part.prompt) for part in (parts.train, parts.validation, parts.test))
-    ngram_weights = fit_ngram_weights(
+    train_ids, validation_ids = ranker.tokenize(parts.train.prompt), ranker.tokenize(parts.validation.prompt)
+    weights = fit_ngram_weights(
         train_ids, parts.train.typical_tokens, validation_ids, parts.validation.typical_tokens, config.ngram_buckets
     )
     metrics: dict[str, Any] = {
         "prompts": {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)},
-        "test": metrics_by_source(
-            ranker.score(test_ids, progress="scoring the test part"),
-            parts.test.typical_tokens,
-            parts.test.source,
-            min_gap=config.min_gap,
-        ),
-        "test_ngram": metrics_by_source(
-            score_all(test_ids, ngram_weights), parts.test.typical_tokens, parts.test.source, min_gap=config.min_gap
-        ),
-        "test_prompt_length": metrics_by_source(
-            np.array([float(len(prompt)) for prompt in parts.test.prompt]),
-            parts.test.typical_tokens,
-            parts.test.source,
-            min_gap=config.min_gap,
-        ),
+        **_judge("test", ranker, weights, parts.test, config),
     }
-    learned_from = parts.train.prompt + parts.validation.prompt
-    for source in recipe.zero_shot:
-        unseen = _unseen_test_part(source.load(), learned_from, config)
-        ids = ranker.tokenize(unseen.prompt)
-        for key, scores in (
-            ("zero_shot", ranker.score(ids, progress=f"scoring {unseen.source[0]}")),
-            ("zero_shot_ngram", score_all(ids, ngram_weights)),
-        ):
-            judged = metrics_by_source(scores, unseen.typical_tokens, unseen.source, min_gap=config.min_gap)
-            metrics.setdefault(key, {})[unseen.source[0]] = judged["all"]
+    for name, examples in (unseen or {}).items():
+        if len(examples) < 2:
+            continue  # nothing of it is unseen, so nothing can be said
+        for key, figures in _judge("zero_shot", ranker, weights, examples, config).items():
+            metrics.setdefault(key, {})[name] = figures["all"]
     scores = ranker.score(validation_ids, progress="calibrating")
     return Checkpoint(
         ranker=ranker,
         card=replace(
             card,
             calibration=calibrate(scores, parts.validation.sampled_tokens),
-            ngram_calibration=calibrate(score_all(validation_ids, ngram_weights), parts.validation.sampled_tokens),
+            ngram_calibration=calibrate(score_all(validation_ids, weights), parts.validation.sampled_tokens),
             data_sha256=records.sha256(),
             versions={package: version(package) for package in MEASURED_PACKAGES},
             metrics=metrics,
         ),
-        ngram_weights=ngram_weights,
+        ngram_weights=weights,
     )
 
 
-def _unseen_test_part(records: Records, learned_from: list[str], config: TrainConfig) -> Examples:
-    test = split_examples(to_examples(records, seed=config.seed), config).test
-    seen = seen_before(test.prompt, learned_from, config.similarity)
-    return test.take(np.nonzero(~seen)[0])
+def zero_shot_parts(recipe: Recipe, parts: Parts) -> dict[str, Examples]:
+    """Of each zero-shot set the prompts that a run trained on it would hold out, less those that this run learns from."""
+    known = parts.train.prompt + parts.validation.prompt
+    unseen = {}
+    for source in recipe.zero_shot:
+        test = split_examples(to_examples(source.load(), seed=recipe.config.seed), recipe.config).test
+        unseen[source.name] = test.take(np.nonzero(~seen_before(test.prompt, known, recipe.config.similarity))[0])
+    return unseen
+
+
+def _judge(
+    part: str, ranker: Ranker, ngram_weights: Weights, examples: Examples, config: TrainConfig
+) -> dict[str, dict[str, dict[str, float | int]]]:
+    """Metrics of everything that could order these prompts, under `part` for the encoder and `part_…` for the rest.
+
+    All are judged against the typical length; `part_one_response` is the encoder against one real response, noise and all.
+    """
+    token_ids = ranker.tokenize(examples.prompt)
+    scores = ranker.score(token_ids, progress=f"scoring {part}")
+    judged = {
+        part: (scores, examples.typical_tokens),
+        f"{part}_one_response": (scores, examples.sampled_tokens),
+        f"{part}_ngram": (score_all(token_ids, ngram_weights), examples.typical_tokens),
+        f"{part}_prompt_length": (np.array([float(len(prompt)) for prompt in examples.prompt]), examples.typical_tokens),
+    }
+    return {
+        key: metrics_by_source(ordering, lengths, examples.source, min_gap=config.min_gap)
+        for key, (ordering, lengths) in judged.items()
+    }
 
 
 def _rows_of(pairs: Sequence[PromptPair], prompts: list[str]) -> list[tuple[int, int]]:

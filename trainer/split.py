@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from datasketch import MinHash, MinHashLSH
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 Rows = npt.NDArray[np.int64]
+Item = TypeVar("Item")
 
 SHINGLE_WORDS = 3
-PERMUTATIONS = 64
+PERMUTATIONS = 128
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_WORD = re.compile(r"[\u2e80-\ua4cf\uac00-\ud7af]|[^\s\u2e80-\ua4cf\uac00-\ud7af]+")
+"""What stands between spaces; in scripts written without them, every character."""
 
 
 @dataclass(frozen=True)
@@ -49,32 +51,49 @@ def split_by_hash(prompts: Sequence[str], *, validation_share: float, test_share
 
 
 def near_duplicates(prompts: Sequence[str], similarity: float) -> Rows:
-    """Group number of every prompt: connected components of MinHash neighbours. Returns int64[n]."""
-    index = MinHashLSH(threshold=similarity, num_perm=PERMUTATIONS)
-    left: list[int] = []
-    right: list[int] = []
-    for row, prompt in enumerate(tqdm(prompts, desc="grouping near-duplicates", unit=" prompts", disable=len(prompts) < 5000)):
-        sketch = _sketch(prompt)
+    """Group number of every prompt, int64[n]: prompts are together when a chain of near-duplicates connects them."""
+    index, sketches = _index(), [_sketch(prompt) for prompt in _watched(prompts, "sketching prompts")]
+    group_of = list(range(len(prompts)))
+
+    def root(row: int) -> int:
+        while group_of[row] != row:
+            group_of[row] = row = group_of[group_of[row]]
+        return row
+
+    for row, sketch in enumerate(_watched(sketches, "grouping near-duplicates")):
         for other in index.query(sketch):
-            left.append(row)
-            right.append(other)
+            # Looked up before it is measured: in a cluster of templates nearly all are together already.
+            if root(other) != root(row) and sketch.jaccard(sketches[other]) >= similarity:
+                group_of[root(row)] = root(other)
         index.insert(row, sketch)
-    edges = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(len(prompts), len(prompts)))
-    groups: Rows = connected_components(edges, directed=False)[1].astype(np.int64)
-    return groups
+    _, groups = np.unique([root(row) for row in range(len(prompts))], return_inverse=True)
+    return groups.astype(np.int64)
 
 
 def seen_before(prompts: Sequence[str], known: Sequence[str], similarity: float) -> npt.NDArray[np.bool_]:
     """Which prompts are among `known`, or near-duplicates of one of them. Returns bool[n]."""
     exact = set(known)
-    seen: npt.NDArray[np.bool_] = np.array([prompt in exact for prompt in prompts])
     if not similarity:
-        return seen
-    index = MinHashLSH(threshold=similarity, num_perm=PERMUTATIONS)
-    for row, prompt in enumerate(tqdm(known, desc="indexing known prompts", unit=" prompts", disable=len(known) < 5000)):
-        index.insert(row, _sketch(prompt))
-    near: npt.NDArray[np.bool_] = np.array([bool(index.query(_sketch(prompt))) for prompt in prompts])
-    return seen | near
+        return np.array([prompt in exact for prompt in prompts], dtype=np.bool_)
+    index, sketches = _index(), [_sketch(prompt) for prompt in _watched(known, "indexing known prompts")]
+    for row, sketch in enumerate(sketches):
+        index.insert(row, sketch)
+
+    def is_near(prompt: str) -> bool:
+        sketch = _sketch(prompt)
+        return any(sketch.jaccard(sketches[row]) >= similarity for row in index.query(sketch))
+
+    return np.array([prompt in exact or is_near(prompt) for prompt in prompts], dtype=np.bool_)
+
+
+def _index() -> MinHashLSH:
+    # 18 bands of 7: finds 98.5% of the pairs of similarity 0.8 and 99.9% of those of 0.87. The default bands of this library find
+    # a third at 0.8. What is found by mistake is measured and dropped.
+    return MinHashLSH(params=(18, 7), num_perm=PERMUTATIONS)
+
+
+def _watched(items: Sequence[Item], what: str) -> Iterable[Item]:
+    return tqdm(items, desc=what, unit=" prompts", disable=len(items) < 5000)
 
 
 def _sketch(prompt: str) -> MinHash:
@@ -84,8 +103,11 @@ def _sketch(prompt: str) -> MinHash:
 
 
 def _shingles(prompt: str) -> list[bytes]:
-    words = _NUMBER.sub("#", prompt.lower()).split()
-    return [" ".join(words[start : start + SHINGLE_WORDS]).encode() for start in range(max(len(words) - SHINGLE_WORDS + 1, 1))]
+    words = _WORD.findall(_NUMBER.sub("#", prompt.lower()))
+    return [
+        " ".join(words[start : start + SHINGLE_WORDS]).encode("utf-8", "surrogatepass")
+        for start in range(max(len(words) - SHINGLE_WORDS + 1, 1))
+    ]
 
 
 def _unit_hash(text: str) -> float:

@@ -72,10 +72,29 @@ def test_near_duplicates_stay_together() -> None:
     assert len(sides) == 1
 
 
+def test_near_duplicates_are_found_from_the_stated_similarity_on(rng: np.random.Generator) -> None:
+    """Random texts of 60 words, one word changed: 55 of 61 triples shared, similarity 0.9. Four changed in a row: 0.81."""
+    words = [f"w{n}" for n in range(5000)]
+    texts = [list(rng.choice(words, 60)) for _ in range(150)]
+    for changed in (1, 4):
+        copies = [" ".join([*text[:30], *(["other"] * changed), *text[30 + changed :]]) for text in texts]
+        originals = [" ".join(text) for text in texts]
+        assert seen_before(copies, originals, 0.75).mean() > 0.93
+        groups = near_duplicates(originals + copies, 0.75)
+        assert (groups[:150] == groups[150:]).mean() > 0.93
+    assert not seen_before(originals[:75], originals[75:], 0.75).any()
+
+
+def test_scripts_without_spaces_are_compared_too() -> None:
+    prompt = "请写一篇关于人工智能未来发展的文章，不少于八百字，并举三个具体的例子来说明你的观点"
+    assert seen_before([prompt + "。"], [prompt], 0.8).tolist() == [True]
+    assert seen_before(["请把下面的句子翻译成英文，并解释其中每一个词语的意思和用法好吗"], [prompt], 0.8).tolist() == [False]
+
+
 def test_seen_before_knows_copies_and_near_copies() -> None:
-    known = ["Write a poem of four lines about the sea at night and the ships on it"]
-    asked = [known[0], known[0].replace("four", "4") + " please", "Something else entirely, unrelated to water"]
-    assert seen_before(asked, known, 0.6).tolist() == [True, True, False]
+    known = ["Write a poem of four lines about the sea at night and the ships on it, and the lights of 3 harbours far away"]
+    asked = [known[0], known[0].replace("3", "12") + " please", "Something else entirely, unrelated to water"]
+    assert seen_before(asked, known, 0.8).tolist() == [True, True, False]
     assert seen_before(asked, known, 0.0).tolist() == [True, False, False]
 
 
