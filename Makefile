@@ -10,10 +10,12 @@ VENV ?= .venv$(if $(filter gpu,$(RUNTIME)),-gpu)
 BIN := $(VENV)/bin
 CHECKPOINT ?= default_ranker
 PRECISION ?= fp32
-BUNDLE ?= bundles/$(PRECISION)
+# bundles/default_ranker-fp32; for runs/x/checkpoint, bundles/x-fp32.
+BUNDLE ?= bundles/$(notdir $(CHECKPOINT:/checkpoint=))-$(PRECISION)
 ADDRESS ?= 127.0.0.1:50151
 PROMPTS ?= docs/demo_prompts.txt
 SOURCE ?= alpaca
+RUN ?= runs/$(if $(RECORDS),$(basename $(notdir $(RECORDS))),$(SOURCE))
 # What the reference sets' answers are counted with; better the tokenizer of the model you serve.
 LENGTH_TOKENIZER ?= openai-community/gpt2
 
@@ -24,16 +26,15 @@ setup: $(VENV)/.ready ## make the environment: everything but vLLM, pinned in .c
 $(VENV)/.ready: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade --constraint .ci/constraints.txt pip
-# torch first and on its own: the other packages would pull a newest build with gigabytes of CUDA libraries.
+# torch first and on its own, so that nothing else chooses its build; README says how to get the small one.
 	$(BIN)/pip install --quiet "$$(grep '^torch==' .ci/constraints.txt)"
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[$(RUNTIME),export,bench]' --group test --group lint
 	touch $@
 
-train: setup ## train a ranker on one of the reference sets: SOURCE=alpaca|code|lmsys|math, or RECORDS=file
-	@test -n "$(RECORDS)" || test -f runs/$(SOURCE)/records.parquet || $(BIN)/python -m trainer prepare --source $(SOURCE) \
-		--length-tokenizer $(LENGTH_TOKENIZER) --out runs/$(SOURCE)/records.parquet
-	$(BIN)/python -m trainer train --records $(or $(RECORDS),runs/$(SOURCE)/records.parquet) --out runs/$(SOURCE) \
-		--length-tokenizer $(LENGTH_TOKENIZER) $(TRAIN_FLAGS)
+train: setup ## train a ranker on one of the reference sets: SOURCE=alpaca|code|lmsys|math, or on RECORDS=file; writes RUN
+	@test -n "$(RECORDS)" || test -f $(RUN)/records.parquet || $(BIN)/python -m trainer prepare --source $(SOURCE) \
+		--length-tokenizer $(LENGTH_TOKENIZER) --out $(RUN)/records.parquet
+	$(BIN)/python -m trainer train --records $(or $(RECORDS),$(RUN)/records.parquet) --out $(RUN) $(TRAIN_FLAGS)
 
 default-ranker: setup ## train the shipped ranker again: DATA=folder of the recipe's files; writes runs/default
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --group backbone
@@ -45,6 +46,9 @@ default-ranker: setup ## train the shipped ranker again: DATA=folder of the reci
 
 export: setup ## export CHECKPOINT (default_ranker) to BUNDLE in PRECISION fp32, fp16 or int8
 	$(BIN)/python -m exporter $(CHECKPOINT) --out $(BUNDLE) --precision $(PRECISION)
+
+$(CHECKPOINT)/ranker.json:
+	@echo "no checkpoint at $(CHECKPOINT)" >&2; exit 2
 
 $(BUNDLE)/manifest.json: $(CHECKPOINT)/ranker.json | setup
 	$(BIN)/python -m exporter $(CHECKPOINT) --out $(BUNDLE) --precision $(PRECISION)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,19 +23,35 @@ def bundle_folder(out: Path) -> Iterator[Path]:
 
     An older bundle at `out` is replaced at the very end; anything else there is refused.
     """
-    if out.exists() and not (out / MANIFEST_FILE).is_file() and any(out.iterdir()):
+    out = out.resolve()
+    if out.exists() and not _is_bundle(out):
         raise ExportError(f"{out} exists and is not a bundle; not overwriting it")
-    coming = out.with_name(f".{out.name}.{os.getpid()}")
-    coming.mkdir(parents=True)
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as work:
+        coming, replaced = Path(work) / "coming", Path(work) / "replaced"
+        coming.mkdir()
         yield coming
-        replaced = out.with_name(f".{out.name}.{os.getpid()}.old")
         if out.exists():
             out.rename(replaced)
-        coming.rename(out)
-        shutil.rmtree(replaced, ignore_errors=True)
-    finally:
-        shutil.rmtree(coming, ignore_errors=True)
+        try:
+            coming.rename(out)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(out)
+            raise
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether the folder holds a bundle and nothing else, or nothing at all. Many things have a manifest.json."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
+        listed = {file["path"] for file in manifest["files"]}
+        return bool(manifest["bundleId"]) and names <= listed | {MANIFEST_FILE}
+    except (OSError, ValueError, TypeError, KeyError):
+        return not names
 
 
 def write_manifest(folder: Path, manifest: bundle_pb2.BundleManifest) -> str:

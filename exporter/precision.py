@@ -45,7 +45,7 @@ def _to_fp16(plain: Path, folder: Path) -> Path:
 
 
 def _to_int8(plain: Path, folder: Path) -> Path:
-    """Optimum's dynamic quantisation of matrix products, per channel: tau 0.98 to fp32 on MiniLM, against 0.97 per tensor."""
+    """Optimum's dynamic quantisation of matrix products, per channel, which keeps more of the order than per tensor."""
     from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
 
     quantizer = ORTQuantizer.from_pretrained(plain.parent, file_name=plain.name)

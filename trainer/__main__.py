@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shlex
 import sys
@@ -21,6 +22,7 @@ from trainer.records import Records
 def main(arguments: list[str] | None = None) -> int:
     # The tokenizer is called before and after worker threads exist; without this it warns at every fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     flags = _parser().parse_args(arguments)
     command = shlex.join(["python", "-m", "trainer", *(arguments if arguments is not None else sys.argv[1:])])
     try:
@@ -71,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     calibrate = commands.add_parser("calibrate", help="give a checkpoint the calibration and cheap scorer of these records")
     calibrate.add_argument("checkpoint", type=Path)
     calibrate.add_argument("--records", type=Path, nargs="+", required=True)
-    calibrate.add_argument("--length-tokenizer", default="unknown", help="what the records' lengths were counted with")
+    calibrate.add_argument(
+        "--length-tokenizer", default="", help="what the lengths were counted with, if the records do not say"
+    )
     _add_config(calibrate)
     calibrate.set_defaults(call=_calibrate)
 
@@ -115,19 +119,7 @@ def _config_of(flags: argparse.Namespace, base: TrainConfig) -> TrainConfig:
 
 def _load(paths: list[Path]) -> Records:
     """Records written by `prepare`, or any file with the columns of the contract."""
-    from trainer.local import read_table
-
-    parts = []
-    for path in paths:
-        columns = read_table(path).column_names
-        parts.append(
-            LocalSource(
-                path,
-                model_column="model" if "model" in columns else None,
-                weight_column="weight" if "weight" in columns else None,
-            ).load()
-        )
-    return Records.concatenate(parts)
+    return Records.concatenate([LocalSource.of_records(path).load() for path in paths])
 
 
 def _prepare(flags: argparse.Namespace, command: str) -> None:
@@ -178,14 +170,19 @@ def _train(flags: argparse.Namespace, command: str) -> None:
         recipe = read_recipe(flags.recipe, flags.data)
         records = recipe.records()
     else:
-        recipe = Recipe(name=flags.out.name, config=TrainConfig(), train=(), length_tokenizer=flags.length_tokenizer)
+        recipe = Recipe(name=flags.out.name, config=TrainConfig(), train=())
         records = _load(flags.records)
     config = _config_of(flags, recipe.config)
     if flags.pair_file is not None:
         config = replace(config, pairs="file")
     elif config.pairs == "file":
         raise ConfigError("pairs = file needs --pair-file")
-    recipe = replace(recipe, config=config, name=flags.name or recipe.name)
+    recipe = replace(
+        recipe,
+        config=config,
+        name=flags.name or recipe.name,
+        length_tokenizer=flags.length_tokenizer or recipe.length_tokenizer,
+    )
     pairs = read_pair_file(flags.pair_file) if flags.pair_file is not None else None
     metrics = run(recipe, records, flags.out, command=command, pairs=pairs, backbone_folder=flags.backbone_folder)
     if metrics:
@@ -203,7 +200,9 @@ def _calibrate(flags: argparse.Namespace, command: str) -> None:
     # The split the ranker was trained with: calibrating on what it has learned would flatter it.
     trained_with = TrainConfig.from_mapping({**checkpoint.card.config, "max_tokens": checkpoint.card.max_tokens})
     config = _config_of(flags, trained_with)
-    card = replace(checkpoint.card, length_tokenizer=flags.length_tokenizer, calibration_command=command)
+    card = replace(
+        checkpoint.card, length_tokenizer=flags.length_tokenizer or records.length_label, calibration_command=command
+    )
     parts = split_examples(to_examples(records, seed=config.seed), config)
     finished = finish(checkpoint.ranker, parts, records, config, card)
     write_checkpoint(flags.checkpoint, finished)

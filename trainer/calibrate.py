@@ -49,8 +49,8 @@ def calibrate(scores: FloatArray, tokens: FloatArray) -> CalibrationTable:
     window = min(max(MIN_NEIGHBOURS, min(MAX_NEIGHBOURS, len(ordered) // 10)), len(ordered))
     start = np.clip((below + through) // 2 - window // 2, 0, len(ordered) - window)
     around = np.log(np.stack([ordered_tokens[first : first + window] for first in start]))
-    median = _increasing(knots, np.quantile(around, 0.5, axis=1))
-    p90 = np.maximum(_increasing(knots, np.quantile(around, 0.9, axis=1)), median)
+    median = _increasing(np.quantile(around, 0.5, axis=1))
+    p90 = np.maximum(_increasing(np.quantile(around, 0.9, axis=1)), median)
     return CalibrationTable(
         scores=knots.tolist(),
         quantiles=quantiles.tolist(),
@@ -60,6 +60,7 @@ def calibrate(scores: FloatArray, tokens: FloatArray) -> CalibrationTable:
     )
 
 
-def _increasing(knots: FloatArray, values: FloatArray) -> npt.NDArray[np.float64]:
-    fitted: FloatArray = IsotonicRegression(increasing=True).fit_transform(knots, values)
+def _increasing(values: FloatArray) -> FloatArray:
+    # Over the knots' positions: only their order matters, and scores may be too close to divide by their difference.
+    fitted: FloatArray = IsotonicRegression(increasing=True).fit_transform(np.arange(len(values)), values)
     return fitted

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,16 @@ def round_weights_to_half(ranker: Ranker) -> None:
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write under a temporary name and rename; an existing checkpoint at `folder` is replaced. Weights are stored as fp16."""
-    coming = folder.with_name(folder.name + ".coming")
-    shutil.rmtree(coming, ignore_errors=True)
-    coming.mkdir(parents=True)
+    """Write under a temporary name and rename. Weights are stored as fp16.
+
+    An existing checkpoint at `folder` is replaced; anything else there raises CheckpointError and stays.
+    """
+    folder = folder.resolve()
+    if folder.exists() and not (folder / CARD_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(f"{folder} exists and is not a checkpoint; not overwriting it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    coming = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    coming.chmod(0o755)  # mkdtemp's own is for secrets
     model = checkpoint.ranker.model
     halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()}
     model.save_pretrained(coming, state_dict=halves)
@@ -76,8 +83,12 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         np.save(coming / NGRAM_FILE, checkpoint.ngram_weights)
     (coming / CARD_FILE).write_text(json.dumps(asdict(checkpoint.card), indent=2) + "\n", encoding="utf-8")
     if folder.exists():
-        shutil.rmtree(folder)
-    coming.rename(folder)
+        replaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        folder.rename(replaced / "old")
+        coming.rename(folder)
+        shutil.rmtree(replaced)
+    else:
+        coming.rename(folder)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -93,5 +104,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{card_path}: {error}") from error
     ngram_path = folder / NGRAM_FILE
-    weights = np.load(ngram_path, allow_pickle=False) if ngram_path.is_file() else None
+    try:
+        weights = np.load(ngram_path, allow_pickle=False) if ngram_path.is_file() else None
+    except (ValueError, EOFError) as error:
+        raise CheckpointError(f"{ngram_path}: {error}") from error
     return Checkpoint(Ranker.load(folder, card.max_tokens), card, weights)

@@ -52,6 +52,7 @@ class HubSource:
             [length for _, length in kept],
             model=[self.model] * len(kept),
             source=self.name,
+            length_label=counter.label,
         )
 
     def _download(self) -> Iterable[Row]:

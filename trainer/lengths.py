@@ -18,7 +18,7 @@ UNITS = ("tokens", "words", "chars")
 
 @dataclass(frozen=True)
 class LengthCounter:
-    """Counts texts. `label` names unit and tokenizer, and ends up in the checkpoint."""
+    """Counts texts. `label` says with what; it stays with the records and ends up in the checkpoint."""
 
     label: str
     count_batch: Callable[[list[str]], list[int]]
@@ -56,4 +56,4 @@ def length_counter(unit: str, tokenizer: str | None = None) -> LengthCounter:
         encoded = loaded(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
         return [len(ids) for ids in encoded]
 
-    return LengthCounter(f"tokens of {tokenizer}", count_batch)
+    return LengthCounter(tokenizer, count_batch)

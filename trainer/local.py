@@ -1,20 +1,21 @@
-"""Records from local files: JSONL, JSON (a list of objects), CSV or Parquet, with named columns."""
+"""Records from local files with named columns."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
-
 from trainer.errors import DataError
 from trainer.lengths import LengthCounter
 from trainer.records import UNKNOWN, Records
+from trainer.tables import Columns, column, length_label, read_columns
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,102 +32,99 @@ class LocalSource:
     response_column: str | None = None
     model_column: str | None = None
     weight_column: str | None = None
+    source_column: str | None = None
     prompts_path: Path | None = None
     join_column: str | None = None
     drop_column: str | None = None
     name: str | None = None
 
-    def load(self, counter: LengthCounter | None = None) -> Records:
-        """Read the rows. `counter` is needed with `response_column` only."""
-        table = read_table(self.path)
-        if self.prompts_path is not None:
-            table = self._join(table)
-        if self.drop_column is not None:
-            drop = [bool(value) for value in self._column(table, self.drop_column)]
-            table = table.filter(pa.array([not value for value in drop]))
-        prompts = [value if isinstance(value, str) else "" for value in self._column(table, self.prompt_column)]
-        if self.response_column is not None:
-            if counter is None:
-                raise DataError(f"{self.path}: counting column {self.response_column!r} needs a length counter")
-            texts = [value if isinstance(value, str) else "" for value in self._column(table, self.response_column)]
-            lengths = [float(count) for count in counter.count(texts)]
-        else:
-            lengths = [self._number(value) for value in self._column(table, self.tokens_column)]
-        models = (
-            [str(value) for value in self._column(table, self.model_column)] if self.model_column else [UNKNOWN] * len(prompts)
+    @classmethod
+    def of_records(cls, path: Path) -> LocalSource:
+        """A file with the column names of the contract, optional ones where it has them."""
+        names = read_columns(path)
+        return cls(
+            path,
+            model_column="model" if "model" in names else None,
+            weight_column="weight" if "weight" in names else None,
+            source_column="source" if "source" in names else None,
         )
-        weights = [self._number(value) for value in self._column(table, self.weight_column)] if self.weight_column else None
-        keep = [index for index, prompt in enumerate(prompts) if prompt.strip() and lengths[index] > 0]
+
+    def load(self, counter: LengthCounter | None = None) -> Records:
+        """Read the rows. `counter` is needed with `response_column` only. Says in the log what was left out, and why."""
+        columns = read_columns(self.path)
+        prompts = self._prompts(columns)
+        lengths = self._lengths(columns, counter)
+        dropped = self._dropped(columns, len(prompts))
+        causes = {
+            "marked to be dropped": [index for index, drop in enumerate(dropped) if drop],
+            "without a prompt": [index for index, prompt in enumerate(prompts) if not dropped[index] and not prompt],
+            "without a response": [
+                index for index, prompt in enumerate(prompts) if not dropped[index] and prompt and not lengths[index]
+            ],
+        }
+        summary = ", ".join(f"{len(rows)} {cause}" for cause, rows in causes.items() if rows)
+        if summary:
+            _log.info("%s: %d rows, left out: %s", self.path, len(prompts), summary)
+        out = {index for rows in causes.values() for index in rows}
+        keep = [index for index in range(len(prompts)) if index not in out]
+        if not keep:
+            raise DataError(f"{self.path}: no records: of {len(prompts)} rows, {summary}")
+        models, sources = self._texts(columns, self.model_column), self._texts(columns, self.source_column)
+        weights = column(columns, self.weight_column, self.path) if self.weight_column else None
         return Records.build(
             [prompts[index] for index in keep],
             [lengths[index] for index in keep],
-            model=[models[index] for index in keep],
-            source=self.name or self.path.stem,
-            weight=[weights[index] for index in keep] if weights is not None else None,
+            model=[models[index] for index in keep] if models else None,
+            source=[sources[index] for index in keep] if sources else self.name or self.path.stem,
+            weight=[self._number(weights[index], "weight") for index in keep] if weights else None,
+            length_label=counter.label if self.response_column and counter else length_label(self.path) or UNKNOWN,
         )
 
-    def _join(self, table: pa.Table) -> pa.Table:
-        assert self.prompts_path is not None
-        if self.join_column is None:
-            raise DataError(f"{self.prompts_path}: joining prompts needs a join column that both files have")
-        prompts = read_table(self.prompts_path)
-        keys = _column_of(prompts, self.join_column, self.prompts_path)
-        texts = _column_of(prompts, self.prompt_column, self.prompts_path)
-        text_of = dict(zip(keys, texts, strict=True))
-        joined = [text_of.get(key) for key in self._column(table, self.join_column)]
-        return table.append_column(self.prompt_column, pa.array(joined, type=pa.string()))
+    def _prompts(self, columns: Columns) -> list[str]:
+        """The prompt of every row, "" where there is none."""
+        if self.prompts_path is None:
+            values = column(columns, self.prompt_column, self.path)
+        else:
+            if self.join_column is None:
+                raise DataError(f"{self.prompts_path}: joining prompts needs a join column that both files have")
+            prompts = read_columns(self.prompts_path)
+            keys = [str(key) for key in column(prompts, self.join_column, self.prompts_path)]
+            if len(set(keys)) != len(keys):
+                raise DataError(f"{self.prompts_path}: column {self.join_column!r} has a value twice")
+            text_of = dict(zip(keys, column(prompts, self.prompt_column, self.prompts_path), strict=True))
+            values = [text_of.get(str(key)) for key in column(columns, self.join_column, self.path)]
+        wrong = next((value for value in values if value is not None and not isinstance(value, str)), None)
+        if wrong is not None:
+            raise DataError(f"{self.path}: column {self.prompt_column!r} holds {type(wrong).__name__} values, expected texts")
+        # A lone surrogate, which JSON can spell, is no text; replaced here, as a server's JSON parser would have had to.
+        return [_SURROGATE.sub("\ufffd", value) if value and value.strip() else "" for value in values]
 
-    def _column(self, table: pa.Table, column: str) -> list[Any]:
-        return _column_of(table, column, self.path)
+    def _lengths(self, columns: Columns, counter: LengthCounter | None) -> list[float]:
+        """The length of every row's response, 0 where there is none."""
+        if self.response_column is None:
+            values = column(columns, self.tokens_column, self.path)
+            return [0.0 if value is None or value == "" else self._number(value, "response length") for value in values]
+        if counter is None:
+            raise DataError(f"{self.path}: counting column {self.response_column!r} needs a length counter")
+        texts = column(columns, self.response_column, self.path)
+        return [float(count) for count in counter.count([text if isinstance(text, str) else "" for text in texts])]
 
-    def _number(self, value: Any) -> float:
+    def _dropped(self, columns: Columns, count: int) -> list[bool]:
+        if self.drop_column is None:
+            return [False] * count
+        values = column(columns, self.drop_column, self.path)
+        known = {True: True, False: False, None: False, "true": True, "false": False, "": False}
+        lowered = [value.lower() if isinstance(value, str) else value for value in values]
+        wrong = next((value for value in lowered if value not in known), None)
+        if wrong is not None:
+            raise DataError(f"{self.path}: column {self.drop_column!r} holds {wrong!r}, expected true or false")
+        return [known[value] for value in lowered]
+
+    def _texts(self, columns: Columns, name: str | None) -> list[str] | None:
+        return [str(value) for value in column(columns, name, self.path)] if name else None
+
+    def _number(self, value: Any, what: str) -> float:
         try:
-            return 0.0 if value is None else float(value)
+            return float(value)
         except (TypeError, ValueError):
-            raise DataError(f"{self.path}: {value!r} is not a number") from None
-
-
-def read_table(path: Path) -> pa.Table:
-    """Read a whole file by its ending. Raises DataError for anything that is not a table with rows."""
-    readers: dict[str, Callable[[Path], pa.Table]] = {
-        ".parquet": pyarrow.parquet.read_table,
-        ".csv": pyarrow.csv.read_csv,
-        ".jsonl": _read_jsonl,
-        ".json": _read_json,
-    }
-    reader = readers.get(path.suffix)
-    if reader is None:
-        raise DataError(f"{path}: unknown ending {path.suffix!r}; expected one of {', '.join(readers)}")
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty")
-    try:
-        table = reader(path)
-    except (pa.ArrowException, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: not readable as {path.suffix[1:]}: {error}") from error
-    if table.num_rows == 0:
-        raise DataError(f"{path}: the file has no rows")
-    return table
-
-
-def _read_jsonl(path: Path) -> pa.Table:
-    with path.open(encoding="utf-8") as lines:
-        return _rows_to_table(path, [json.loads(line) for line in lines if line.strip()])
-
-
-def _read_json(path: Path) -> pa.Table:
-    return _rows_to_table(path, json.loads(path.read_text(encoding="utf-8")))
-
-
-def _rows_to_table(path: Path, rows: Any) -> pa.Table:
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: expected a list of objects")
-    return pa.Table.from_pylist(rows)
-
-
-def _column_of(table: pa.Table, column: str, path: Path) -> list[Any]:
-    if column not in table.column_names:
-        raise DataError(f"{path}: no column {column!r}; it has {', '.join(table.column_names)}")
-    values: list[Any] = table.column(column).to_pylist()
-    return values
+            raise DataError(f"{self.path}: {what} {value!r} is not a number") from None

@@ -68,7 +68,8 @@ def render_model_card(card: RankerCard, recipe: Recipe) -> str:
                 lines.append(_row(f"{source}{note}", label, metrics[part + suffix][source]))
     lines += [
         "",
-        "Zero-shot rows: nothing of that set was learned from, and prompts with a near-duplicate among the learned ones are left out.",
+        "Zero-shot rows: no length of that set was learned, and prompts that are, or nearly are, among the learned ones are left out.",
+        "Rows are judged against a prompt's typical length, the mean over all models that answered it; one response is noisier.",
         "",
         "## How it was made",
         "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +84,3 @@ def _pair(row: object, where: str) -> PromptPair:
     if label not in (1, 0, -1):
         raise DataError(f"{where}: label must be 1 (A is longer) or 0 (B is longer), got {label!r}")
     return (first, second) if label == 1 else (second, first)
-
-
-def prompts_of(pairs: Sequence[PromptPair]) -> list[str]:
-    """Distinct prompts of the pairs, in order of appearance."""
-    return list(dict.fromkeys(prompt for pair in pairs for prompt in pair))

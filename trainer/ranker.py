@@ -15,6 +15,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from pars.text import clip
 from trainer.errors import CheckpointError
 
+_POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
+"""Families that number positions from the padding id on, so that the first few of their positions are never a token's."""
+
 SCORING_BATCH_TOKENS = 8192
 """Prompts × longest prompt in one scoring batch."""
 
@@ -33,16 +36,24 @@ class Ranker:
         try:
             tokenizer = AutoTokenizer.from_pretrained(name_or_folder, use_fast=True)
             model = AutoModelForSequenceClassification.from_pretrained(name_or_folder, num_labels=1, dtype=torch.float32)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"cannot load {name_or_folder!s}: {str(error).splitlines()[0]}") from error
-        if tokenizer.pad_token_id is None:
-            raise CheckpointError(f"{name_or_folder!s}: its tokenizer has no padding token")
-        limit = getattr(model.config, "max_position_embeddings", max_tokens)
-        if max_tokens > limit:
-            raise CheckpointError(f"max_tokens {max_tokens} is more than the {limit} positions of {name_or_folder!s}")
+        ranker = cls(model, tokenizer, max_tokens)
+        ranker.check(name_or_folder)
+        return ranker
+
+    def check(self, name: str | Path) -> None:
+        """Raise CheckpointError, naming `name`, when tokenizer, model and max_tokens do not fit together."""
+        config, pad = self.model.config, self.tokenizer.pad_token_id
+        if pad is None:
+            raise CheckpointError(f"{name}: its tokenizer has no padding token")
+        limit = getattr(config, "max_position_embeddings", self.max_tokens)
+        if config.model_type in _POSITIONS_AFTER_PADDING:
+            limit -= pad + 1
+        if self.max_tokens > limit:
+            raise CheckpointError(f"max_tokens {self.max_tokens} is more than the {limit} positions of {name}")
         # Decoder backbones find the last real token by this id; the tokenizer decides it.
-        model.config.pad_token_id = tokenizer.pad_token_id
-        return cls(model, tokenizer, max_tokens)
+        config.pad_token_id = pad
 
     def tokenize(self, prompts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         """Token ids of each prompt, special tokens included, cut to max_tokens."""

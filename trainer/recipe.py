@@ -40,14 +40,7 @@ class RecordSource:
             set(records.prompt), key=lambda prompt: hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()
         )
         chosen = set(ranked[: self.max_prompts])
-        rows = [row for row, prompt in enumerate(records.prompt) if prompt in chosen]
-        return Records(
-            prompt=[records.prompt[row] for row in rows],
-            response_tokens=records.response_tokens[rows],
-            model=[records.model[row] for row in rows],
-            source=[records.source[row] for row in rows],
-            weight=records.weight[rows],
-        )
+        return records.take([row for row, prompt in enumerate(records.prompt) if prompt in chosen])
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,8 @@ class Recipe:
     zero_shot: tuple[RecordSource, ...] = ()
     licence: str = ""
     data_statement: str = ""
-    length_tokenizer: str = "unknown"
+    length_tokenizer: str = ""
+    """What the files' lengths were counted with, where they do not say themselves."""
     expect: tuple[tuple[str, float, float], ...] = ()
 
     def records(self) -> Records:
@@ -81,16 +75,26 @@ def read_recipe(path: Path, data_folder: Path) -> Recipe:
         raise ConfigError(f"{path}: unknown keys {', '.join(sorted(unknown))}")
     if not raw.get("records"):
         raise ConfigError(f"{path}: no [[records]] to train on")
+    settings, expect = raw.get("train", {}), raw.get("expect", {})
+    if not isinstance(settings, dict) or not isinstance(raw["records"], list) or not isinstance(raw.get("zero_shot", []), list):
+        raise ConfigError(f"{path}: expected a table [train] and lists [[records]] and [[zero_shot]]")
     return Recipe(
-        name=raw.get("name", path.stem),
-        config=TrainConfig.from_mapping(raw.get("train", {})),
+        name=str(raw.get("name", path.stem)),
+        config=TrainConfig.from_mapping(settings),
         train=tuple(_record_source(entry, data_folder, path) for entry in raw["records"]),
         zero_shot=tuple(_record_source(entry, data_folder, path) for entry in raw.get("zero_shot", [])),
-        licence=raw.get("licence", ""),
-        data_statement=" ".join(raw.get("data_statement", "").split()),
-        length_tokenizer=raw.get("length_tokenizer", "unknown"),
-        expect=tuple((name, float(low), float(high)) for name, (low, high) in raw.get("expect", {}).items()),
+        licence=str(raw.get("licence", "")),
+        data_statement=" ".join(str(raw.get("data_statement", "")).split()),
+        length_tokenizer=str(raw.get("length_tokenizer", "")),
+        expect=tuple(_expectation(name, bounds, path) for name, bounds in expect.items()),
     )
+
+
+def _expectation(name: str, bounds: Any, recipe: Path) -> tuple[str, float, float]:
+    match bounds:
+        case [int() | float() as low, int() | float() as high] if low <= high:
+            return name, float(low), float(high)
+    raise ConfigError(f"{recipe}: expect {name!r} must be [lowest, highest], got {bounds!r}")
 
 
 def check_expectations(recipe: Recipe, metrics: dict[str, Any]) -> None:
@@ -103,15 +107,19 @@ def check_expectations(recipe: Recipe, metrics: dict[str, Any]) -> None:
             raise ExpectationError(f"recipe {recipe.name}: {name} is {value}, expected {low} to {high}")
 
 
-def _record_source(entry: dict[str, Any], data_folder: Path, recipe: Path) -> RecordSource:
-    local_names = {field.name for field in fields(LocalSource)}
-    own_names = {field.name for field in fields(RecordSource)} - {"source"}
-    if unknown := entry.keys() - local_names - own_names:
-        raise ConfigError(f"{recipe}: unknown keys {', '.join(sorted(unknown))} in an entry of records or zero_shot")
-    if "path" not in entry:
+def _record_source(entry: Any, data_folder: Path, recipe: Path) -> RecordSource:
+    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
         raise ConfigError(f"{recipe}: an entry of records or zero_shot lacks a path")
-    local = {key: value for key, value in entry.items() if key in local_names}
-    for key in ("path", "prompts_path"):
-        if key in local:
-            local[key] = data_folder / local[key]
-    return RecordSource(LocalSource(**local), **{key: value for key, value in entry.items() if key in own_names})
+    types = {
+        field.name: str(field.type) for kind in (LocalSource, RecordSource) for field in fields(kind) if field.name != "source"
+    }
+    if unknown := entry.keys() - types.keys():
+        raise ConfigError(f"{recipe}: unknown keys {', '.join(sorted(unknown))} in an entry of records or zero_shot")
+    for key, value in entry.items():
+        if type(value) is not (int if types[key] == "int" else str):
+            raise ConfigError(f"{recipe}: {key} = {value!r} in an entry of records or zero_shot is of the wrong type")
+    own = {field.name for field in fields(RecordSource)}
+    local = {
+        key: data_folder / value if key in ("path", "prompts_path") else value for key, value in entry.items() if key not in own
+    }
+    return RecordSource(LocalSource(**local), **{key: value for key, value in entry.items() if key in own})

@@ -40,6 +40,7 @@ def import_release(state_file: Path, backbone: str, out: Path, *, max_tokens: in
     except RuntimeError as error:
         raise CheckpointError(f"{state_file}: does not fit {backbone}: {str(error).splitlines()[-1].strip()}") from error
     ranker = Ranker(model.eval(), tokenizer, max_tokens)
+    ranker.check(backbone)
     card = RankerCard(
         name=f"release-{state_file.stem}",
         max_tokens=max_tokens,
@@ -97,8 +98,9 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path}: not a PyTorch file of plain tensors: {str(error).splitlines()[0]}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        # Without torch's own text: it advises to load the file unsafely.
+        raise CheckpointError(f"{path}: not a PyTorch file of plain tensors") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

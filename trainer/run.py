@@ -94,7 +94,7 @@ def run(
     card = RankerCard(
         name=recipe.name,
         max_tokens=config.max_tokens,
-        length_tokenizer=recipe.length_tokenizer,
+        length_tokenizer=recipe.length_tokenizer or records.length_label,
         licence=recipe.licence,
         data_statement=recipe.data_statement,
         config=asdict(config),

@@ -119,6 +119,21 @@ def test_a_folder_that_is_no_bundle_is_not_overwritten(
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_web_application_is_not_taken_for_a_bundle(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "app", "icons": []}')
+    (tmp_path / "index.js").write_text("app()")
+    with pytest.raises(ExportError, match="not overwriting it"):
+        export_bundle(tiny_checkpoint, tmp_path, PRECISIONS["fp32"])
+    assert (tmp_path / "index.js").exists()
+
+
+def test_a_bundle_with_something_of_the_users_in_it_stays(tmp_path: Path, tiny_checkpoint: Path, tiny_bundle: Path) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (tmp_path / "bundle" / "notes.txt").write_text("mine")
+    with pytest.raises(ExportError, match="not overwriting it"):
+        export_bundle(tiny_checkpoint, tmp_path / "bundle", PRECISIONS["fp32"])
+
+
 def test_a_checkpoint_without_calibration_is_refused(tmp_path: Path, tiny_checkpoint: Path) -> None:
     checkpoint = read_checkpoint(tiny_checkpoint)
     write_checkpoint(tmp_path / "bare", replace(checkpoint, card=replace(checkpoint.card, calibration=None)))

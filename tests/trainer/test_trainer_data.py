@@ -1,5 +1,6 @@
 """Rows: local files, hub adapters, lengths. Every kind of bad input has its own message."""
 
+import csv
 import json
 import os
 import subprocess
@@ -74,6 +75,15 @@ def test_prompts_can_live_in_a_second_file(tmp_path: Path) -> None:
         ("\n\n", "rows.jsonl", "no rows"),
         ("not json\n", "rows.jsonl", "not readable as jsonl"),
         ('{"prompt": 1}', "rows.json", "expected a list of objects"),
+        ('[{"prompt": "x"}, 3]', "rows.json", "expected every row to be an object"),
+        ("[" * 100_000, "rows.json", "not readable as json"),
+        ("prompt,prompt\na,b\n", "rows.csv", "a column name occurs twice"),
+        ("prompt,response_tokens\na,1,2\n", "rows.csv", "more cells than the header"),
+        ("prompt,response_tokens\n\xe4,1\n", "rows.csv", "not readable as csv"),
+        ('{"prompt": ["x"], "response_tokens": 3}\n', "rows.jsonl", "holds list values, expected texts"),
+        ('{"prompt": "x", "response_tokens": 1e300}\n', "rows.jsonl", "positive numbers up to 10,000,000"),
+        ('{"prompt": "x", "response_tokens": -4}\n', "rows.jsonl", "positive numbers"),
+        ('{"prompt": "x", "response_tokens": NaN}\n', "rows.jsonl", "positive numbers"),
         ('{"text": "x"}\n', "rows.jsonl", "no column 'prompt'; it has text"),
         ('{"prompt": "x", "response_tokens": "many"}\n', "rows.jsonl", "'many' is not a number"),
         ('{"prompt": " ", "response_tokens": 4}\n', "rows.jsonl", "no records"),
@@ -83,9 +93,55 @@ def test_prompts_can_live_in_a_second_file(tmp_path: Path) -> None:
     ],
 )
 def test_bad_files_are_named_and_explained(tmp_path: Path, content: str, name: str, message: str) -> None:
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
     with pytest.raises(DataError, match=message):
         LocalSource(tmp_path / name).load()
+
+
+def test_long_multi_line_cells_come_whole(tmp_path: Path) -> None:
+    prompt = 'two\nlines, "quoted" ' * 20_000
+    with (tmp_path / "rows.csv").open("w", newline="") as out:
+        csv.writer(out).writerows([["prompt", "response_tokens"], *([prompt, 7] for _ in range(20))])
+    assert LocalSource(tmp_path / "rows.csv").load().prompt == [prompt] * 20
+
+
+def test_a_column_may_first_appear_in_the_second_row(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(
+        '{"prompt": "a", "response_tokens": 1}\n{"prompt": "b", "response_tokens": 2, "model": "m"}\n'
+    )
+    assert LocalSource.of_records(tmp_path / "rows.jsonl").load().model == ["None", "m"]
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = ['{"prompt": "a", "response_tokens": 1, "hidden": "true"}', '{"prompt": " ", "response_tokens": 2}']
+    rows += ['{"prompt": "c", "response_tokens": null}', '{"prompt": "d", "response_tokens": 5, "hidden": "false"}']
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    with caplog.at_level("INFO"):
+        assert LocalSource(tmp_path / "rows.jsonl", drop_column="hidden").load().prompt == ["d"]
+    assert "4 rows, left out: 1 marked to be dropped, 1 without a prompt, 1 without a response" in caplog.text
+
+
+def test_lengths_of_different_tokenizers_do_not_mix(tmp_path: Path) -> None:
+    for label in ("one", "other"):
+        Records.build(["p"], [1.0], length_label=label).save(tmp_path / f"{label}.parquet")
+    parts = [LocalSource.of_records(tmp_path / f"{label}.parquet").load() for label in ("one", "other")]
+    assert [part.length_label for part in parts] == ["one", "other"]
+    with pytest.raises(DataError, match=r"counted with different things.*one, other"):
+        Records.concatenate(parts)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
+def test_weights_must_be_positive(weight: float) -> None:
+    with pytest.raises(DataError, match="weights must be positive"):
+        Records.build(["p"], [1.0], weight=[weight])
+
+
+def test_lone_surrogates_are_read_and_counted(tmp_path: Path) -> None:
+    """JSON can say them; tokenizers cannot take them, so they are replaced before one sees them."""
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "bad \\ud800 half", "response_tokens": 3}\n')
+    records = LocalSource(tmp_path / "rows.jsonl").load()
+    assert records.prompt == ["bad \ufffd half"]
+    assert len(records.sha256()) == 64
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

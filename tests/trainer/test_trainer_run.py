@@ -18,9 +18,9 @@ from corpus import make_records, tiny_config
 from pars import ngram
 from trainer import loop
 from trainer.__main__ import main
-from trainer.checkpoint import read_checkpoint
+from trainer.checkpoint import read_checkpoint, write_checkpoint
 from trainer.config import TrainConfig
-from trainer.errors import CheckpointError, ConfigError, DataError, ExpectationError
+from trainer.errors import CheckpointError, ConfigError, DataError, ExpectationError, TrainerError
 from trainer.evaluate import rank_metrics
 from trainer.local import LocalSource
 from trainer.model_effects import to_examples
@@ -287,7 +287,9 @@ def test_a_missed_expectation_fails_the_run() -> None:
         (("epochs = 1", "epochs = 0"), "epochs must be at least 1"),
         (("epochs = 1", "epoch = 1"), "unknown setting 'epoch'"),
         (("epochs = 1", 'epochs = "1"'), "must be of type int"),
-        (("path = ", "paths = "), "unknown keys paths"),
+        (("path = ", "paths = "), "lacks a path"),
+        (("max_prompts = 300", 'max_prompts = "300"'), "max_prompts = '300'"),
+        (("max_prompts = 300", "max_prompt = 300"), "unknown keys max_prompt"),
         (('name = "from-recipe"', "author = 1"), "unknown keys author"),
         (("[train]", "[train"), "recipe.toml"),
     ],
@@ -482,6 +484,91 @@ def test_prepare_writes_records_another_run_can_read(tmp_path: Path, capsys: pyt
     )
     assert "2 records, 2 prompts, 1 models" in capsys.readouterr().out
     assert LocalSource(out).load().response_tokens.tolist() == [3.0, 1.0]
+
+
+def test_a_finished_run_is_finished_again_without_training(
+    tmp_path: Path, tiny_run: Path, tiny_backbone: Path, records: Records
+) -> None:
+    """As after a failure between training and the checkpoint: nothing is trained twice, and nothing is lost."""
+    shutil.copytree(tiny_run, tmp_path / "run")
+    first = read_checkpoint(tmp_path / "run" / "checkpoint")
+    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    recipe = Recipe(name="tiny", config=tiny_config(tiny_backbone), train=(), length_tokenizer="made up", licence="Apache-2.0")
+    run(recipe, records, tmp_path / "run", command="pytest")
+    again = read_checkpoint(tmp_path / "run" / "checkpoint")
+    assert again.card.training == first.card.training
+    assert again.card.metrics == first.card.metrics
+
+
+@pytest.mark.parametrize("evaluations", [3, 4])
+def test_a_run_stopped_right_after_an_epoch_goes_on(
+    tmp_path: Path, tiny_backbone: Path, records: Records, monkeypatch: pytest.MonkeyPatch, evaluations: int
+) -> None:
+    config = tiny_config(tiny_backbone, epochs=2, evaluations_per_epoch=evaluations)
+    ranker = Ranker.load(tiny_backbone, 32)
+    data = training_set(config, ranker, records)
+    real, losses = loop.margin_ranking_loss, 0
+    steps = len(loop._batches(config, data, 0))
+
+    def stop_at_the_second_epoch(*arguments: object, **options: object) -> torch.Tensor:
+        nonlocal losses
+        losses += 1
+        if losses == steps + 1:
+            raise StopAfter
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "margin_ranking_loss", stop_at_the_second_epoch)
+    with pytest.raises(StopAfter):
+        loop.train(config, data, ranker, tmp_path)
+    monkeypatch.setattr(loop, "margin_ranking_loss", real)
+    ranker = Ranker.load(tiny_backbone, 32)
+    progress = loop.train(config, data, ranker, tmp_path)
+    assert progress.step == steps + len(loop._batches(config, data, 1))
+    assert len(progress.history) == len({entry["step"] for entry in progress.history}) == 2 * evaluations
+
+
+def test_a_state_between_its_two_renames_is_found(
+    tmp_path: Path, tiny_run: Path, tiny_backbone: Path, records: Records
+) -> None:
+    shutil.copytree(tiny_run / "state", tmp_path / "state")
+    (tmp_path / "state" / "last").rename(tmp_path / "state" / "previous")
+    config = tiny_config(tiny_backbone)
+    ranker = Ranker.load(tiny_backbone, 32)
+    progress = loop.train(config, training_set(config, ranker, records), ranker, tmp_path / "state")
+    assert progress.step == read_checkpoint(tiny_run / "checkpoint").card.training["steps"]
+
+
+def test_a_run_folder_of_other_data_is_refused(tmp_path: Path, tiny_run: Path, tiny_backbone: Path) -> None:
+    shutil.copytree(tiny_run / "state", tmp_path / "state")
+    config = tiny_config(tiny_backbone)
+    ranker = Ranker.load(tiny_backbone, 32)
+    with pytest.raises(ConfigError, match="training data"):
+        loop.train(config, training_set(config, ranker, make_records(400, seed=5)), ranker, tmp_path / "state")
+
+
+def test_a_folder_that_is_no_checkpoint_is_not_overwritten(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(CheckpointError, match="not overwriting it"):
+        write_checkpoint(tmp_path, read_checkpoint(tiny_checkpoint))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    write_checkpoint(tmp_path / "new", read_checkpoint(tiny_checkpoint))
+    write_checkpoint(tmp_path / "new", read_checkpoint(tiny_checkpoint))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "thesis.txt"]
+
+
+def test_a_diverging_run_says_so(tmp_path: Path, tiny_backbone: Path, records: Records) -> None:
+    config = tiny_config(tiny_backbone, learning_rate=1e9, clip_norm=0.0)
+    ranker = Ranker.load(tiny_backbone, 32)
+    with pytest.raises(TrainerError, match="lower the learning rate"):
+        loop.train(config, training_set(config, ranker, records), ranker, tmp_path)
+
+
+def test_a_missing_zero_shot_file_is_noticed_before_training(tmp_path: Path, tiny_backbone: Path, records: Records) -> None:
+    (tmp_path / "recipe.toml").write_text(recipe_text(tiny_backbone))
+    recipe = read_recipe(tmp_path / "recipe.toml", tmp_path)
+    with pytest.raises(DataError, match=r"other\.parquet: no such file"):
+        run(recipe, records, tmp_path / "run", command="")
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_processes_train_one_ranker(tmp_path: Path, tiny_backbone: Path, records: Records) -> None:
