@@ -103,8 +103,9 @@ proto-check: ## fail when the committed stubs are not those of the .proto files
 bench: setup $(BUNDLE)/manifest.json ## the sidecar against the bare ONNX session, side by side
 	$(BIN)/python -m benchmarks.bench_sidecar --bundle $(BUNDLE) --out benchmarks/results/sidecar.json
 
-bench-chain: setup ## what a new user experiences, from a fresh clone: benchmarks/results/chain.json
-	$(BIN)/python -m benchmarks.chain --out benchmarks/results/chain.json
+bench-chain: setup ## what a new user experiences, from a fresh clone: benchmarks/results/chain.json, README and docs
+	$(BIN)/python -m benchmarks.chain --out benchmarks/results/chain.json $(CHAIN_FLAGS)
+	$(BIN)/python -m benchmarks.quoted
 
 clean: ## remove environments, bundles and caches; runs/ stays
 	rm -rf .venv .venv-gpu .venv-proto bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

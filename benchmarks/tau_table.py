@@ -9,10 +9,13 @@ from benchmarks.chain_report import PartError
 # Key in the card's metrics → (who scored, had the ranker seen nothing of that data set).
 _METRICS = {
     "test": ("encoder", False),
+    "test_one_response": ("encoder, against one response", False),
     "test_ngram": ("n-gram", False),
     "test_prompt_length": ("prompt length", False),
     "zero_shot": ("encoder", True),
+    "zero_shot_one_response": ("encoder, against one response", True),
     "zero_shot_ngram": ("n-gram", True),
+    "zero_shot_prompt_length": ("prompt length", True),
 }
 
 

@@ -15,7 +15,8 @@ class Precision:
     """One precision. Tolerances are in standard deviations of the PyTorch scores over the probe prompts, since a score has no unit.
 
     score_tolerance: largest difference to PyTorch in fp32. tau_b_floor: lowest rank agreement with it. golden_tolerance: largest
-    difference when the bundle is opened on another machine. convert: file of the plain graph, folder for the result → its file.
+    difference when the bundle is opened on another machine. int8 moved a score by up to 0.22 and gave tau-b 0.95 on MiniLM, so its
+    bounds only catch what is broken. convert: file of the plain graph, folder for the result → its file.
     """
 
     name: str
@@ -65,6 +66,6 @@ PRECISIONS = {
     for precision in (
         Precision("fp32", bundle_pb2.PRECISION_FP32, 1e-4, 0.9999, 1e-3, _keep),
         Precision("fp16", bundle_pb2.PRECISION_FP16, 2e-2, 0.99, 3e-2, _to_fp16),
-        Precision("int8", bundle_pb2.PRECISION_INT8_DYNAMIC, 0.3, 0.93, 0.3, _to_int8),
+        Precision("int8", bundle_pb2.PRECISION_INT8_DYNAMIC, 0.4, 0.9, 0.4, _to_int8),
     )
 }

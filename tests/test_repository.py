@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.quoted import DOCUMENTS, with_figures
 from trainer.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +44,13 @@ def test_links_in_the_docs_lead_somewhere() -> None:
 def test_one_version_everywhere() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert re.search(rf"^## \[?{re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_quoted_figures_are_the_measured_ones(document: str) -> None:
+    chain = json.loads((ROOT / "benchmarks" / "results" / "chain.json").read_text())
+    text = (ROOT / document).read_text()
+    assert with_figures(text, DOCUMENTS[document](chain)) == text, "run python -m benchmarks.quoted"
 
 
 def test_constraints_pin_what_the_project_asks_for() -> None:

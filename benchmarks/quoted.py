@@ -1,0 +1,110 @@
+"""Writes the figures that README and docs quote, from chain.json, between their markers: `python -m benchmarks.quoted`.
+
+So no figure is typed by hand, and tests/test_repository.py fails when a document and the measurement differ.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.stamp import REPOSITORY
+
+CHAIN = REPOSITORY / "benchmarks" / "results" / "chain.json"
+
+Figures = Mapping[str, Any]
+
+
+def reaches(chain: Figures) -> str:
+    """README's section: order on held-out prompts, cost of a call, exactness."""
+    ratios, parity = chain["ratios"], {row["precision"]: row for row in chain["parity"]}
+    taus = {(row["ranker"], row["scorer"], row["data_set"]): row for row in chain["tau"]}
+    shipped = chain["tau"][0]["ranker"]
+    lines = [
+        "Order, as Kendall tau-b over all pairs of held-out prompts (1 perfect, 0 none), of the shipped ranker, its cheap n-gram tier, the",
+        "length of the prompt, and for comparison of rankers trained on that very set:",
+        "",
+        "| held-out prompts of | prompts | encoder | n-gram | prompt length | encoder trained on it |",
+        "|---|---|---|---|---|---|",
+    ]
+    own = {"alpaca_davinci003": "alpaca-davinci003", "alpaca_vicuna7b": "alpaca-vicuna7b"}
+    sets = [
+        ("all", "its own ten sources"),
+        ("alpaca_davinci003", "alpaca_davinci003, never learned"),
+        ("alpaca_vicuna7b", "alpaca_vicuna7b, never learned"),
+    ]
+    for name, label in sets:
+        row = taus[shipped, "encoder", name]
+        trained = f"{taus[own[name], 'encoder', name]['tau_b']:.3f}" if name in own else ""
+        cells = [f"{taus[shipped, scorer, name]['tau_b']:.3f}" for scorer in ("encoder", "n-gram", "prompt length")]
+        lines.append(f"| {label} | {row['prompts']:,} | {' | '.join(cells)} | {trained} |")
+    lines += [
+        "",
+        "Cost of the sidecar beside the bare ONNX session on the same cores, in one run, client included on those cores:",
+        "",
+        "| | sidecar / bare session |",
+        "|---|---|",
+        f"| one caller, p50 latency (bare: tokenise + run) | {ratios['p50_vs_bare_tokenize_and_run']:.2f} |",
+        f"| one caller, p99 latency | {ratios['p99_vs_bare_tokenize_and_run']:.2f} |",
+        f"| 64 callers, one prompt each, throughput | {ratios['throughput_64_callers_vs_bare']:.2f} |",
+        f"| 4 callers, 32 prompts each, throughput | {ratios['throughput_32_prompt_batches_vs_bare']:.2f} |",
+        f"| one stream, 64 prompts in flight, throughput | {ratios['stream_vs_bare']:.2f} |",
+        "",
+        f"The exported fp32 graph differs from PyTorch by at most {parity['fp32']['max_score_difference']:.1g} on",
+        f"{parity['fp32']['probe_prompts']} probe prompts. {_times(chain)}All of it is in",
+        "[benchmarks/results/chain.json](benchmarks/results/chain.json), with machine, versions, commits and commands; `make bench-chain` measures",
+        "it again. CPU only: no GPU figure has been measured yet.",
+    ]
+    return "\n".join(lines)
+
+
+def _times(chain: Figures) -> str:
+    # Each is measured in a fresh clone, whose tests read this very document: the first time round there is no figure yet.
+    times = [f"`make {part}` took {chain[f'{part}_seconds']:.0f} s" for part in ("demo", "test") if f"{part}_seconds" in chain]
+    return f"In a fresh clone {', '.join(times)}. " if times else ""
+
+
+def precisions(chain: Figures) -> str:
+    """docs/bundles.md: what each precision weighs and loses."""
+    lines = [
+        "| precision | bundle | largest difference to PyTorch | tau-b to PyTorch | alone against in a batch | scores depend on the batch |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in chain["parity"]:
+        lines.append(
+            f"| {row['precision']} | {row['bundle_bytes'] / 1e6:.1f} MB | {row['max_score_difference']:.2g} | {row['kendall_tau_b']:.4f} | "
+            f"{row['max_batch_difference']:.2g} | {'yes' if row['scores_depend_on_batch'] else 'no'} |"
+        )
+    lines += [
+        "",
+        f"The shipped ranker on {chain['parity'][0]['probe_prompts']} probe prompts, on a CPU ([chain.json](../benchmarks/results/chain.json)).",
+    ]
+    return "\n".join(lines)
+
+
+DOCUMENTS: Mapping[str, Callable[[Figures], str]] = {"README.md": reaches, "docs/bundles.md": precisions}
+
+
+def with_figures(document: str, block: str) -> str:
+    """The document with the block between its two markers. Raises ValueError when it does not have exactly one pair."""
+    filled, count = re.subn(
+        r"(<!-- measured -->\n).*?(<!-- end -->)", lambda match: f"{match[1]}{block}\n{match[2]}", document, flags=re.DOTALL
+    )
+    if count != 1:
+        raise ValueError(f"expected one pair of markers, found {count}")
+    return filled
+
+
+def main() -> int:
+    chain = json.loads(CHAIN.read_text(encoding="utf-8"))
+    for name, render in DOCUMENTS.items():
+        path = REPOSITORY / name
+        path.write_text(with_figures(path.read_text(encoding="utf-8"), render(chain)), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
