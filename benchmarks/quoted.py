@@ -38,7 +38,8 @@ def reaches(chain: Figures) -> str:
     ]
     for name, label in sets:
         row = taus[shipped, "encoder", name]
-        trained = f"{taus[own[name], 'encoder', name]['tau_b']:.3f}" if name in own else ""
+        trained_on_it = taus.get((own.get(name), "encoder", name))  # its card is not in the repository
+        trained = f"{trained_on_it['tau_b']:.3f}" if trained_on_it else ""
         cells = [f"{taus[shipped, scorer, name]['tau_b']:.3f}" for scorer in ("encoder", "n-gram", "prompt length")]
         lines.append(f"| {label} | {row['prompts']:,} | {' | '.join(cells)} | {trained} |")
     lines += [
@@ -55,8 +56,8 @@ def reaches(chain: Figures) -> str:
         "",
         f"The exported fp32 graph differs from PyTorch by at most {parity['fp32']['max_score_difference']:.1g} on",
         f"{parity['fp32']['probe_prompts']} probe prompts. {_times(chain)}All of it is in",
-        "[benchmarks/results/chain.json](benchmarks/results/chain.json), with machine, versions, commits and commands; `make bench-chain` measures",
-        "it again. CPU only: no GPU figure has been measured yet.",
+        "[benchmarks/results/chain.json](benchmarks/results/chain.json), with machine, versions, commits and commands;",
+        "`make bench-chain` measures it again. CPU only: no GPU figure has been measured yet.",
     ]
     return "\n".join(lines)
 
@@ -78,10 +79,8 @@ def precisions(chain: Figures) -> str:
             f"| {row['precision']} | {row['bundle_bytes'] / 1e6:.1f} MB | {row['max_score_difference']:.2g} | {row['kendall_tau_b']:.4f} | "
             f"{row['max_batch_difference']:.2g} | {'yes' if row['scores_depend_on_batch'] else 'no'} |"
         )
-    lines += [
-        "",
-        f"The shipped ranker on {chain['parity'][0]['probe_prompts']} probe prompts, on a CPU ([chain.json](../benchmarks/results/chain.json)).",
-    ]
+    count = chain["parity"][0]["probe_prompts"]
+    lines += ["", f"The shipped ranker on {count} probe prompts, on a CPU ([chain.json](../benchmarks/results/chain.json))."]
     return "\n".join(lines)
 
 
