@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +19,12 @@ from trainer import loop
 from trainer.__main__ import main
 from trainer.checkpoint import read_checkpoint, write_checkpoint
 from trainer.config import TrainConfig
-from trainer.errors import CheckpointError, ConfigError, DataError, ExpectationError, TrainerError
-from trainer.evaluate import rank_metrics
-from trainer.local import LocalSource
+from trainer.errors import CheckpointError, ConfigError, DataError, TrainerError
 from trainer.model_effects import to_examples
 from trainer.pairs import read_pair_file
 from trainer.ranker import Ranker
-from trainer.recipe import Recipe, check_expectations, read_recipe
+from trainer.recipe import Recipe
 from trainer.records import Records
-from trainer.release import import_release
 from trainer.run import run, split_examples
 
 
@@ -216,276 +212,6 @@ def test_sigkill_and_rerun_through_the_command_line(tmp_path: Path, tiny_backbon
     assert json.loads(finished.stdout)["test"] == card.metrics["test"]
 
 
-# Recipes
-
-
-def recipe_text(backbone: Path, extra: str = "") -> str:
-    return f"""
-name = "from-recipe"
-licence = "MIT"
-[train]
-backbone = "{backbone}"
-max_tokens = 32
-batch_prompts = 16
-epochs = 1
-learning_rate = 3e-3
-similarity = 0.6
-ngram_buckets = 1024
-[[records]]
-path = "train.parquet"
-max_prompts = 300
-licence = "MIT"
-[[zero_shot]]
-path = "other.parquet"
-{extra}
-"""
-
-
-def test_a_recipe_runs_and_judges_zero_shot_on_unseen_prompts_only(
-    tmp_path: Path, tiny_backbone: Path, records: Records
-) -> None:
-    unique = [
-        f"{prompt} {' '.join(f'{word}{i}' for word in ('alpha', 'beta', 'gamma', 'delta'))}"
-        for i, prompt in enumerate(records.prompt)
-    ]
-    apart = replace(records, prompt=unique)
-    apart.save(tmp_path / "train.parquet")
-    other = make_records(400, seed=9)
-    mixed = replace(
-        other,
-        prompt=[*unique[:200], *(f"{prompt} one{i} two{i} three{i} four{i}" for i, prompt in enumerate(other.prompt[200:]))],
-        response_tokens=np.concatenate([records.response_tokens[:200], other.response_tokens[200:]]),
-    )
-    mixed.save(tmp_path / "other.parquet")
-    (tmp_path / "recipe.toml").write_text(recipe_text(tiny_backbone, '[expect]\n"test.all.prompts" = [2, 100]\n'))
-    recipe = read_recipe(tmp_path / "recipe.toml", tmp_path)
-    loaded = recipe.records()
-    assert len(loaded) == 300
-    metrics = run(recipe, loaded, tmp_path / "run", command="x")
-    assert metrics["prompts"]["train"] + metrics["prompts"]["validation"] + metrics["prompts"]["test"] == 300
-    judged = metrics["zero_shot"]["other"]["prompts"]
-    held_out = split_examples(to_examples(mixed), recipe.config).test
-    copies = len(set(held_out.prompt) & set(loaded.prompt))
-    assert copies > 5
-    assert judged <= len(held_out) - copies * 0.7, (
-        "copies of learned prompts are left out (test-part copies were never learned)"
-    )
-
-
-def test_a_missed_expectation_fails_the_run() -> None:
-    recipe = Recipe(name="r", config=TrainConfig(), train=(), expect=(("test.all.tau_b", 0.5, 0.9),))
-    check_expectations(recipe, {"test": {"all": {"tau_b": 0.7}}})
-    with pytest.raises(ExpectationError, match=r"tau_b is 0\.4, expected 0\.5 to 0\.9"):
-        check_expectations(recipe, {"test": {"all": {"tau_b": 0.4}}})
-    with pytest.raises(ExpectationError, match="is None"):
-        check_expectations(recipe, {})
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("epochs = 1", "epochs = 0"), "epochs must be at least 1"),
-        (("epochs = 1", "epoch = 1"), "unknown setting 'epoch'"),
-        (("epochs = 1", 'epochs = "1"'), "must be of type int"),
-        (("path = ", "paths = "), "lacks a path"),
-        (("max_prompts = 300", 'max_prompts = "300"'), "max_prompts = '300'"),
-        (("max_prompts = 300", "max_prompt = 300"), "unknown keys max_prompt"),
-        (('name = "from-recipe"', "author = 1"), "unknown keys author"),
-        (("[train]", "[train"), "recipe.toml"),
-    ],
-)
-def test_bad_recipes_are_explained(tmp_path: Path, change: tuple[str, str], message: str) -> None:
-    (tmp_path / "recipe.toml").write_text(recipe_text(Path("b")).replace(*change, 1))
-    with pytest.raises(ConfigError, match=message):
-        read_recipe(tmp_path / "recipe.toml", tmp_path)
-
-
-def test_shipped_recipes_parse() -> None:
-    recipes = sorted((Path(__file__).parents[2] / "trainer" / "recipes").glob("*.toml"))
-    assert len(recipes) == 3
-    for path in recipes:
-        recipe = read_recipe(path, Path("data"))
-        assert recipe.expect, f"{path.name} promises no figure"
-    default = read_recipe(recipes[-1], Path("data"))
-    assert default.name == "pars-minilm-l6"
-    assert {source.licence for source in default.train} <= {"MIT", "Apache-2.0"}, "the shipped ranker stays commercially usable"
-
-
-# The reference release's checkpoint
-
-
-class ReleaseRanker(torch.nn.Module):
-    """The released ranker's shape: an encoder, its pooler's output, one linear layer."""
-
-    def __init__(self, encoder: torch.nn.Module, hidden: int) -> None:
-        super().__init__()
-        self.bert = encoder
-        self.fc = torch.nn.Linear(hidden, 1)
-
-    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.bert(**inputs).pooler_output)[:, 0]
-
-
-@pytest.fixture
-def release(tiny_backbone: Path) -> ReleaseRanker:
-    from transformers import BertModel
-
-    torch.manual_seed(3)
-    return ReleaseRanker(BertModel.from_pretrained(tiny_backbone), 32).eval()
-
-
-@pytest.mark.parametrize("wrapper", [None, "model_state_dict"])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_release_checkpoint_keeps_its_scores(
-    tmp_path: Path, tiny_backbone: Path, release: ReleaseRanker, records: Records, wrapper: str | None, prefix: str
-) -> None:
-    state = {prefix + name: tensor for name, tensor in release.state_dict().items()}
-    torch.save({wrapper: state} if wrapper else state, tmp_path / "best_model.pt")
-    import_release(tmp_path / "best_model.pt", str(tiny_backbone), tmp_path / "checkpoint", max_tokens=32)
-    ranker = read_checkpoint(tmp_path / "checkpoint").ranker
-    ids = ranker.tokenize(records.prompt[:50])
-    with torch.no_grad():
-        wanted = release(**ranker.collate(ids)).numpy()
-    scores = ranker.score(ids)
-    np.testing.assert_allclose(scores, wanted, atol=2e-3)  # the folder holds fp16
-    assert rank_metrics(scores, wanted.astype(float), min_gap=0.0).tau_b > 0.98
-
-
-def test_an_imported_release_can_be_calibrated_and_then_has_everything(
-    tmp_path: Path, tiny_backbone: Path, release: ReleaseRanker, records: Records
-) -> None:
-    torch.save(release.state_dict(), tmp_path / "best_model.pt")
-    records.save(tmp_path / "records.parquet")
-    folder = str(tmp_path / "checkpoint")
-    assert (
-        main(
-            [
-                "import-release",
-                str(tmp_path / "best_model.pt"),
-                "--backbone",
-                str(tiny_backbone),
-                "--out",
-                folder,
-                "--max-tokens",
-                "32",
-            ]
-        )
-        == 0
-    )
-    assert read_checkpoint(Path(folder)).card.calibration is None
-    assert (
-        main(
-            [
-                "calibrate",
-                folder,
-                "--records",
-                str(tmp_path / "records.parquet"),
-                "--similarity",
-                "0",
-                "--ngram-buckets",
-                "1024",
-            ]
-        )
-        == 0
-    )
-    finished = read_checkpoint(Path(folder))
-    assert finished.card.calibration is not None
-    assert finished.ngram_weights is not None
-    assert finished.ngram_weights.shape == (ngram.weight_count(1024),)
-    assert trainer("evaluate", folder, "--records", tmp_path / "records.parquet") == 0
-
-
-@pytest.mark.parametrize(
-    ("break_it", "message"),
-    [
-        (lambda state: {k: v for k, v in state.items() if "pooler" not in k}, "without the pooler cannot be converted"),
-        (lambda state: {k: v for k, v in state.items() if "layer.1" not in k}, "lacks 16 encoder weights"),
-        (lambda state: {k: v for k, v in state.items() if "fc" not in k}, "found nothing"),
-        (lambda state: {**state, "extra.weight": torch.zeros(1, 32)}, "expected one linear layer"),
-        (lambda state: {**state, "fc.weight": torch.zeros(1, 16)}, "does not fit"),
-        (lambda state: {"a": torch.zeros(1)}, "0 encoders"),
-        (lambda state: {"epoch": 3}, "dictionary of tensors"),
-    ],
-)
-def test_other_files_are_refused_by_name(
-    tmp_path: Path, tiny_backbone: Path, release: ReleaseRanker, break_it, message: str
-) -> None:  # type: ignore[no-untyped-def]
-    torch.save(break_it(release.state_dict()), tmp_path / "best_model.pt")
-    with pytest.raises(CheckpointError, match=message):
-        import_release(tmp_path / "best_model.pt", str(tiny_backbone), tmp_path / "checkpoint")
-    assert not (tmp_path / "checkpoint").exists()
-
-
-class Malicious:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, ("false",)
-
-
-def test_a_pickle_with_code_is_refused(tmp_path: Path, tiny_backbone: Path) -> None:
-    torch.save({"x": Malicious()}, tmp_path / "best_model.pt")
-    with pytest.raises(CheckpointError, match="plain tensors"):
-        import_release(tmp_path / "best_model.pt", str(tiny_backbone), tmp_path / "checkpoint")
-
-
-# Checkpoints that are not
-
-
-def test_a_folder_without_card_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no ranker\.json"):
-        read_checkpoint(tmp_path)
-
-
-def test_a_backbone_that_does_not_exist_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], records: Records
-) -> None:
-    records.save(tmp_path / "r.parquet")
-    code = main(
-        [
-            "train",
-            "--records",
-            str(tmp_path / "r.parquet"),
-            "--out",
-            str(tmp_path / "run"),
-            "--backbone",
-            str(tmp_path / "none"),
-            "--similarity",
-            "0",
-        ]
-    )
-    assert code == 1
-    assert "trainer: cannot load" in capsys.readouterr().err
-
-
-def test_max_tokens_beyond_the_backbone_is_refused(tiny_backbone: Path) -> None:
-    with pytest.raises(CheckpointError, match="more than the 64 positions"):
-        Ranker.load(tiny_backbone, 128)
-
-
-def test_prepare_writes_records_another_run_can_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"q": "Why?", "a": "because of this"}\n{"q": "How?", "a": "so"}\n')
-    out = tmp_path / "records.parquet"
-    assert (
-        main(
-            [
-                "prepare",
-                "--source",
-                str(tmp_path / "rows.jsonl"),
-                "--prompt-column",
-                "q",
-                "--response-column",
-                "a",
-                "--length-unit",
-                "words",
-                "--out",
-                str(out),
-            ]
-        )
-        == 0
-    )
-    assert "2 records, 2 prompts, 1 models" in capsys.readouterr().out
-    assert LocalSource(out).load().response_tokens.tolist() == [3.0, 1.0]
-
-
 def test_a_finished_run_is_finished_again_without_training(
     tmp_path: Path, tiny_run: Path, tiny_backbone: Path, records: Records
 ) -> None:
@@ -561,14 +287,6 @@ def test_a_diverging_run_says_so(tmp_path: Path, tiny_backbone: Path, records: R
     ranker = Ranker.load(tiny_backbone, 32)
     with pytest.raises(TrainerError, match="lower the learning rate"):
         loop.train(config, training_set(config, ranker, records), ranker, tmp_path)
-
-
-def test_a_missing_zero_shot_file_is_noticed_before_training(tmp_path: Path, tiny_backbone: Path, records: Records) -> None:
-    (tmp_path / "recipe.toml").write_text(recipe_text(tiny_backbone))
-    recipe = read_recipe(tmp_path / "recipe.toml", tmp_path)
-    with pytest.raises(DataError, match=r"other\.parquet: no such file"):
-        run(recipe, records, tmp_path / "run", command="")
-    assert not (tmp_path / "run").exists()
 
 
 def test_two_processes_train_one_ranker(tmp_path: Path, tiny_backbone: Path, records: Records) -> None:
