@@ -15,7 +15,7 @@ class TrainConfig:
     """Defaults are the reference release's where it has the knob (arXiv 2510.03243), except the backbone and `pairs`."""
 
     backbone: str = "sentence-transformers/all-MiniLM-L6-v2"
-    """Hugging Face name or folder of the encoder. MiniLM-L6: a fifth of BERT-base's size, 2 to 6 ms a prompt on one CPU core."""
+    """Hugging Face name or folder of the encoder. MiniLM-L6: a fifth of BERT-base's size."""
     max_tokens: int = 128
     """Tokens the ranker reads per prompt, special ones included. Cost grows with it; what is asked stands at the beginning."""
     pairs: str = "in_batch"
