@@ -23,14 +23,8 @@ from vllm_client.errors import (
     ServerFaultError,
     UnavailableError,
 )
-from vllm_client.priority import (
-    DEFAULT_WINDOW_MS,
-    NEUTRAL_QUANTILE,
-    sglang_priority,
-    tensorrt_llm_priority,
-    vllm_batch_priorities,
-    vllm_priority,
-)
+from vllm_client.other_engines import sglang_priority, tensorrt_llm_priority
+from vllm_client.priority import DEFAULT_WINDOW_MS, NEUTRAL_QUANTILE, vllm_priority
 from vllm_client.scores import (
     ComparedBatch,
     Comparison,
@@ -67,6 +61,5 @@ __all__ = [
     "UnavailableError",
     "sglang_priority",
     "tensorrt_llm_priority",
-    "vllm_batch_priorities",
     "vllm_priority",
 ]

@@ -1,73 +1,173 @@
-"""Quantiles → priorities. Pure, and the only place that knows which way each engine counts.
+"""What is known of a request → its priority in vLLM. Pure: no clock, no socket, no thread. Each policy states its starvation bound.
 
-Our direction is vLLM's: longer expected response = higher score = higher quantile = larger number = runs later. Engines that
-count the other way are turned round here and nowhere else.
+Direction, everywhere here: longer expected response = higher score = higher quantile = larger number = runs later. vLLM runs the
+lowest number first and breaks ties by arrival.
+
+Clock: `arrival_ms` is wall-clock time in milliseconds since the epoch, so that several API servers agree. Fractions are dropped.
 
 A quantile is a score's place among the calibration prompts, in [0, 1]. None means that the prompt has no score; such a prompt,
 and one whose quantile is no number in [0, 1], is treated as a middling one, because 0 would jump the whole queue.
+
+Every result is a real int within int64. A float or a string hangs vLLM's engine for ever, and a header beyond 64 bits is an HTTP
+500 there (both seen in vLLM 0.32.0).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 NEUTRAL_QUANTILE = 0.5
 """The quantile of a prompt that nobody scored."""
 
 DEFAULT_WINDOW_MS = 40_000
-"""How much older, in milliseconds, the shortest request counts against the longest. It is the starvation bound as well.
+"""How much older, in milliseconds, the shortest request counts against the longest. It is the starvation bound as well."""
 
-Measured on vLLM at 1.15 times its capacity with a predictor of tau 0.6, mean latency and longest wait in seconds: first come,
-first served 9.2 to 10.1 and 10.6 to 12.0; 40,000 gave 7.25 and 20.4; 80,000 gave 6.94 and 24.6. Half the bound for nearly the
-whole gain.
-"""
+SHORTEST_LEVELS = 1_000_000
+"""Steps into which `shortest` divides the quantiles: finer than a calibration set of any size can tell apart."""
 
-_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+PolicyName = Literal["ageing", "cost", "shortest", "equal"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of one request when its priority is made."""
+
+    arrival_ms: float
+    """When it arrived, in milliseconds since the epoch. Finite."""
+    quantile: float | None = None
+    """Of its score, in [0, 1]; None: unscored."""
+    expected_tokens: float | None = None
+    """Median response length in tokens, of one sample; None: unscored."""
+    prompt_tokens: float = 0.0
+    """Length of the whole prompt in tokens, an estimate. 0: unknown, prefill counts as free."""
+    max_tokens: int | None = None
+    """The caller's own limit on response tokens; None: no limit."""
+    samples: int = 1
+    """How many responses are asked for at once, as `n` and lists of prompts do."""
+    class_delay_ms: int = 0
+    """How much later the request counts as having arrived because of its traffic class. Not negative."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """Numbers of the policies, checked when made. Raises ValueError naming the setting."""
+
+    window_ms: int = DEFAULT_WINDOW_MS
+    """See `ageing` and `cost`. 0: first come, first served."""
+    prefill_ms_per_token: float = 0.1
+    """What one prompt token costs the engine, in milliseconds. For `cost`; docs/vllm.md says how to measure it."""
+    decode_ms_per_token: float = 20.0
+    """What one response token costs: the time of one engine step, in milliseconds. For `cost`."""
+    stretch: float = 4.0
+    """Milliseconds of delay for each millisecond of expected cost. For `cost`. 0: first come, first served; larger: closer to
+    shortest job first, up to the window."""
+
+    def __post_init__(self) -> None:
+        for name in ("window_ms", "prefill_ms_per_token", "decode_ms_per_token", "stretch"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a number, 0 or more, not {value}")
+
+
+def ageing(facts: Facts, settings: PolicySettings) -> int:
+    """Arrival + class delay + window × quantile: the default.
+
+    Starvation bound: nobody is overtaken by a request of the same class that arrives more than `window_ms` later, nor by any
+    that arrives more than `window_ms` + the largest class delay later. Such a request's number is larger even if it has
+    quantile 0 and the waiting one has quantile 1.
+    """
+    return _aged(facts, math.floor(settings.window_ms * known(facts.quantile)), settings.window_ms)
+
+
+def cost(facts: Facts, settings: PolicySettings) -> int:
+    """Arrival + class delay + stretch × expected cost in milliseconds, at most the window.
+
+    The cost is that of the prompt's tokens and of the expected response tokens, capped by `max_tokens`, times the samples. An
+    unscored request counts as half a window, or as its cap when that is less: whoever asks for one token is short, scored or not.
+
+    Starvation bound: as for `ageing`, since no delay exceeds the window.
+    """
+    prefill_ms = settings.prefill_ms_per_token * max(facts.prompt_tokens, 0.0)
+    if facts.max_tokens is None:
+        cap_ms = math.inf
+    else:
+        cap_ms = prefill_ms + settings.decode_ms_per_token * max(facts.max_tokens, 0) * max(facts.samples, 1)
+    tokens = facts.expected_tokens
+    if tokens is not None and math.isfinite(tokens) and tokens >= 0:
+        cost_ms = min(prefill_ms + settings.decode_ms_per_token * tokens * max(facts.samples, 1), cap_ms)
+        delay_ms = settings.stretch * cost_ms
+    else:
+        delay_ms = min(settings.window_ms * NEUTRAL_QUANTILE, settings.stretch * cap_ms if settings.stretch else 0.0)
+    return _aged(facts, delay_ms, settings.window_ms)
+
+
+def shortest(facts: Facts, settings: PolicySettings) -> int:
+    """The quantile alone, in millionths; arrival breaks ties.
+
+    Starvation bound: NONE. A long request waits for as long as shorter ones keep coming. It is overtaken only by requests of a
+    lower quantile. For experiments, and for queues that are known to run empty.
+    """
+    return math.floor(known(facts.quantile) * SHORTEST_LEVELS)
+
+
+def equal(facts: Facts, settings: PolicySettings) -> int:
+    """0 for everybody: first come, first served on the priority scheduler, the honest control of every comparison.
+
+    Starvation bound: nobody is overtaken at all.
+    """
+    return 0
+
+
+POLICIES: Mapping[PolicyName, Callable[[Facts, PolicySettings], int]] = {
+    "ageing": ageing,
+    "cost": cost,
+    "shortest": shortest,
+    "equal": equal,
+}
+
+CLOCKED: frozenset[PolicyName] = frozenset({"ageing", "cost"})
+"""Policies whose numbers are milliseconds since the epoch, so that delays can be added to them."""
+
+
+def combined(own: int, client_priority: int, step_ms: int, limit_ms: int) -> int:
+    """A clocked policy's priority moved by what the client itself asked for: `step_ms` for each unit of its priority.
+
+    `client_priority` counts as in vLLM, lower is earlier. The move is at most `limit_ms` either way, so with it the policy's
+    starvation bound grows by twice that and no more, whatever clients write.
+    """
+    return int64(own + max(-limit_ms, min(limit_ms, client_priority * step_ms)))
 
 
 def vllm_priority(quantile: float | None, arrival_ms: float, window_ms: int = DEFAULT_WINDOW_MS) -> int:
-    """Return the priority for vLLM: arrival + window × quantile. Lower runs earlier, ties by arrival.
-
-    `arrival_ms` is wall-clock time in milliseconds since the epoch, so that several API servers agree; fractions are dropped.
-    `window_ms` is not negative; 0 means first come, first served.
-
-    Starvation bound: nobody is overtaken by a request that arrives more than `window_ms` later. Such a request's number is
-    larger even if it has quantile 0 and the waiting one has quantile 1.
-
-    Always a real int within int64: a float or a string hangs vLLM's engine for ever, and a header beyond 64 bits is an HTTP 500
-    there (vLLM 0.32.0). Raises ValueError for a time or window that is no number or a negative window.
-    """
-    if not math.isfinite(arrival_ms) or not math.isfinite(window_ms) or window_ms < 0:
-        raise ValueError(f"arrival_ms and window_ms must be finite, window_ms not negative: {arrival_ms}, {window_ms}")
-    # Floored, and never above the window (a product of floats could be, past 2**53), so the bound holds to the millisecond.
-    handicap_ms = min(math.floor(window_ms * _known(quantile)), math.floor(window_ms))
-    priority = math.floor(arrival_ms) + handicap_ms
-    return max(_INT64_MIN, min(_INT64_MAX, priority))
+    """`ageing` for callers that set priorities themselves. Raises ValueError for a time or window that is no number."""
+    return ageing(Facts(arrival_ms=arrival_ms, quantile=quantile), PolicySettings(window_ms=window_ms))
 
 
-def vllm_batch_priorities(quantiles: Sequence[float | None]) -> list[int]:
-    """Return priorities for vLLM's offline `LLM.generate(prompts, priority=...)`: 0 for the shortest, equal quantiles equal.
+def known(quantile: float | None) -> float:
+    """The quantile, or the neutral one for None and nonsense. A plain float: numpy scalars must not leak into a priority."""
+    # The comparison is False for NaN as well.
+    return float(quantile) if quantile is not None and 0 <= quantile <= 1 else NEUTRAL_QUANTILE
+
+
+def int64(number: int) -> int:
+    """The nearest number that vLLM can hold."""
+    return max(-(2**63), min(2**63 - 1, number))
+
+
+def dense_ranks(quantiles: Sequence[float | None]) -> list[int]:
+    """Priorities for a closed batch, as vLLM's offline `LLM.generate` takes: 0 for the shortest, equal quantiles equal.
 
     Same length and order as `quantiles`. A closed batch needs no starvation bound: it ends, and nobody joins it.
     """
-    known = [_known(quantile) for quantile in quantiles]
-    rank_of = {quantile: rank for rank, quantile in enumerate(sorted(set(known)))}
-    return [rank_of[quantile] for quantile in known]
+    values = [known(quantile) for quantile in quantiles]
+    rank_of = {value: rank for rank, value in enumerate(sorted(set(values)))}
+    return [rank_of[value] for value in values]
 
 
-def sglang_priority(quantile: float | None, arrival_ms: float, window_ms: int = DEFAULT_WINDOW_MS) -> int:
-    """Return the priority for SGLang, where larger runs earlier unless it was started with low values first. Same bound."""
-    return -max(-_INT64_MAX, vllm_priority(quantile, arrival_ms, window_ms))
-
-
-def tensorrt_llm_priority(quantile: float | None) -> float:
-    """Return the priority for TensorRT-LLM: a float in [0, 1], larger runs earlier, its default 0.5.
-
-    There is no room in it for the arrival time, so there is NO starvation bound: under lasting overload long requests wait as
-    long as shorter ones keep coming.
-    """
-    return 1.0 - _known(quantile)
-
-
-def _known(quantile: float | None) -> float:
-    # The comparison is False for NaN as well. float() because numpy scalars must not leak into the result's type.
-    return float(quantile) if quantile is not None and 0 <= quantile <= 1 else NEUTRAL_QUANTILE
+def _aged(facts: Facts, delay_ms: float, window_ms: int) -> int:
+    if not math.isfinite(facts.arrival_ms):
+        raise ValueError(f"arrival_ms must be finite, not {facts.arrival_ms}")
+    # Floored, and never above the window (a product of floats could be, past 2**53), so the bound holds to the millisecond.
+    delay = math.floor(min(delay_ms, window_ms))
+    return int64(math.floor(facts.arrival_ms) + max(facts.class_delay_ms, 0) + delay)

@@ -76,7 +76,7 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_the_wheel_holds_the_two_packages_whole_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    own = {f"vllm_client/{path.name}" for path in (ROOT / "vllm_client").iterdir() if path.suffix == ".py"}
+    own = {str(path.relative_to(ROOT)) for path in (ROOT / "vllm_client").rglob("*.py")}
     pars = {f"pars/{path.relative_to(ROOT / 'proto/pars')}" for path in (ROOT / "proto/pars").rglob("*.py*")}
     pars = {name for name in pars if "__pycache__" not in name} - {"pars/ngram.py"}
     protos = {"pars/v1/ranker.proto", "pars/v1/bundle.proto"}

@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_client.priority import (
-    DEFAULT_WINDOW_MS,
-    sglang_priority,
-    tensorrt_llm_priority,
-    vllm_batch_priorities,
-    vllm_priority,
-)
+from vllm_client.other_engines import sglang_priority, tensorrt_llm_priority
+from vllm_client.priority import DEFAULT_WINDOW_MS, dense_ranks, vllm_priority
 
 NOW_MS = 1_790_000_000_000
 INT64_MAX = 2**63 - 1
@@ -99,13 +94,13 @@ def test_the_bound_holds_in_a_queue(requests, window_ms):
     ids=["arrival is NaN", "arrival is infinite", "window is negative", "window is NaN"],
 )
 def test_wrong_settings_are_refused(arrival_ms, window_ms):
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match="finite|0 or more"):
         vllm_priority(0.5, arrival_ms, window_ms)
 
 
 def test_a_closed_batch_gets_dense_ranks():
-    assert vllm_batch_priorities([0.9, 0.1, None, 0.5, 0.1, math.nan]) == [2, 0, 1, 1, 0, 1]
-    assert vllm_batch_priorities([]) == []
+    assert dense_ranks([0.9, 0.1, None, 0.5, 0.1, math.nan]) == [2, 0, 1, 1, 0, 1]
+    assert dense_ranks([]) == []
 
 
 @given(quantiles, quantiles, arrivals, arrivals, windows)
