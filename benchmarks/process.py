@@ -33,7 +33,7 @@ class LineProcess:
     """
 
     def __init__(self, command: Sequence[str], *, merge_stderr: bool, environment: Mapping[str, str] | None = None) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PARS_SIDECAR_")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PARS_SIDECAR_", "PARS_HOOK_"))}
         self.process = subprocess.Popen(
             command,
             cwd=REPOSITORY,

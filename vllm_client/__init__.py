@@ -23,6 +23,9 @@ from vllm_client.errors import (
     ServerFaultError,
     UnavailableError,
 )
+from vllm_client.hook.middleware import PriorityMiddleware
+from vllm_client.hook.scoring import PriorityHook
+from vllm_client.hook.settings import HookSettings
 from vllm_client.other_engines import sglang_priority, tensorrt_llm_priority
 from vllm_client.priority import DEFAULT_WINDOW_MS, NEUTRAL_QUANTILE, vllm_priority
 from vllm_client.scores import (
@@ -46,9 +49,12 @@ __all__ = [
     "ComparedBatch",
     "Comparison",
     "DeadlineError",
+    "HookSettings",
     "InvalidPromptsError",
     "Longer",
     "OverloadedError",
+    "PriorityHook",
+    "PriorityMiddleware",
     "PromptScore",
     "RankerClient",
     "RankerClientError",

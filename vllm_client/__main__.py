@@ -1,4 +1,4 @@
-"""`python -m vllm_client`: score prompts from a terminal.
+"""`python -m vllm_client`: score prompts from a terminal, and list the hook's settings.
 
 Exit codes: 0 done; 1 the sidecar could not answer, with one line on stderr; 2 wrong usage, an unreadable prompt file included;
 130 interrupted.
@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pars import DEFAULT_ADDRESS
 from vllm_client import commands
@@ -35,6 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
+        if options.command == "hook-settings":
+            _show(commands.hook_settings())
+            return 0
+        return _ask(parser, options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough. Python would flush once more at exit and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    try:
         config = ClientConfig(address=options.address or _address_from_environment(), deadline_ms=options.deadline_ms)
         prompts = _prompts(options) if options.command == "score" else []
     except ValueError as error:
@@ -43,18 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with RankerClient(config) as client:
             if options.wait_s:
                 client.wait_until_serving(options.wait_s)
-            for line in _lines(client, prompts, options):
-                print(line)
-            sys.stdout.flush()
+            _show(_lines(client, prompts, options))
     except RankerClientError as error:
         print(f"vllm_client: {config.address}: {one_line(str(error))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader, such as `head`, has seen enough. Python would flush once more at exit and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _show(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+    sys.stdout.flush()
 
 
 def _lines(client: RankerClient, prompts: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
@@ -111,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("prompt_a", metavar="A")
     compare.add_argument("prompt_b", metavar="B")
     subcommands.add_parser("bundle", parents=[shared], help="what the sidecar scores with")
+    subcommands.add_parser("hook-settings", help="every setting of the hook in vLLM, as a Markdown table")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What each subcommand of `python -m vllm_client` asks the sidecar, and how it shows the answer. Lines out, no printing."""
+"""What each subcommand of `python -m vllm_client` finds out, and how it shows the answer. Lines out, no printing."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -8,6 +8,7 @@ from google.protobuf.json_format import MessageToJson
 
 from pars.v1.bundle_pb2 import Precision
 from vllm_client.client import RankerClient
+from vllm_client.hook.settings import settings_table
 from vllm_client.priority import vllm_priority
 from vllm_client.scores import Longer, PromptScore, ServerTiming, Tier
 from vllm_client.table import aligned, one_line
@@ -100,6 +101,11 @@ def bundle(client: RankerClient, as_json: bool) -> Iterator[str]:
     }
     for name, value in summary.items():
         yield f"{name:<18} {one_line(value)}"
+
+
+def hook_settings() -> Iterator[str]:
+    """Yield every setting of the hook as a Markdown table. Asks nobody."""
+    yield from settings_table().splitlines()
 
 
 def _score_cells(score: PromptScore) -> tuple[str, str, str, str]:

@@ -10,9 +10,14 @@ and one whose quantile is no number in [0, 1], is treated as a middling one, bec
 
 Every result is a real int within int64. A float or a string hangs vLLM's engine for ever, and a header beyond 64 bits is an HTTP
 500 there (both seen in vLLM 0.32.0).
+
+Bounds: "overtaken" means that another request is taken from vLLM's waiting queue first. A bound counts whole milliseconds of the
+arrival clock; what clocks of several servers differ by comes on top. It holds for priorities that were all made by one policy
+with one window.
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,6 +30,9 @@ DEFAULT_WINDOW_MS = 40_000
 
 SHORTEST_LEVELS = 1_000_000
 """Steps into which `shortest` divides the quantiles: finer than a calibration set of any size can tell apart."""
+
+MAX_COUNT = 1e12
+"""More tokens or samples count as this many. Clients write them, in JSON with as many digits as they like."""
 
 PolicyName = Literal["ageing", "cost", "shortest", "equal"]
 
@@ -66,16 +74,17 @@ class PolicySettings:
     def __post_init__(self) -> None:
         for name in ("window_ms", "prefill_ms_per_token", "decode_ms_per_token", "stretch"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be a number, 0 or more, not {value}")
+            # Compared, not converted: math.isfinite overflows on a whole number that no float can hold.
+            if not 0 <= value <= sys.float_info.max:
+                raise ValueError(f"{name} must be a finite number, 0 or more, not {value}")
 
 
 def ageing(facts: Facts, settings: PolicySettings) -> int:
     """Arrival + class delay + window × quantile: the default.
 
     Starvation bound: nobody is overtaken by a request of the same class that arrives more than `window_ms` later, nor by any
-    that arrives more than `window_ms` + the largest class delay later. Such a request's number is larger even if it has
-    quantile 0 and the waiting one has quantile 1.
+    that arrives more than `window_ms` + its own class delay later, so never more than `window_ms` + the largest one. Such a
+    request's number is larger even if it has quantile 0 and the waiting one has quantile 1.
     """
     return _aged(facts, math.floor(settings.window_ms * known(facts.quantile)), settings.window_ms)
 
@@ -88,17 +97,14 @@ def cost(facts: Facts, settings: PolicySettings) -> int:
 
     Starvation bound: as for `ageing`, since no delay exceeds the window.
     """
-    prefill_ms = settings.prefill_ms_per_token * max(facts.prompt_tokens, 0.0)
-    if facts.max_tokens is None:
-        cap_ms = math.inf
-    else:
-        cap_ms = prefill_ms + settings.decode_ms_per_token * max(facts.max_tokens, 0) * max(facts.samples, 1)
+    cap_ms = math.inf if facts.max_tokens is None else _cost_ms(facts, settings, facts.max_tokens)
     tokens = facts.expected_tokens
-    if tokens is not None and math.isfinite(tokens) and tokens >= 0:
-        cost_ms = min(prefill_ms + settings.decode_ms_per_token * tokens * max(facts.samples, 1), cap_ms)
-        delay_ms = settings.stretch * cost_ms
+    if settings.stretch == 0:
+        delay_ms = 0.0  # Not a product: 0 × infinity is no number.
+    elif tokens is not None and 0 <= tokens < math.inf:
+        delay_ms = settings.stretch * min(_cost_ms(facts, settings, tokens), cap_ms)
     else:
-        delay_ms = min(settings.window_ms * NEUTRAL_QUANTILE, settings.stretch * cap_ms if settings.stretch else 0.0)
+        delay_ms = min(settings.window_ms * NEUTRAL_QUANTILE, settings.stretch * cap_ms)
     return _aged(facts, delay_ms, settings.window_ms)
 
 
@@ -106,7 +112,7 @@ def shortest(facts: Facts, settings: PolicySettings) -> int:
     """The quantile alone, in millionths; arrival breaks ties.
 
     Starvation bound: NONE. A long request waits for as long as shorter ones keep coming. It is overtaken only by requests of a
-    lower quantile. For experiments, and for queues that are known to run empty.
+    lower quantile. Class delays do not count. For experiments, and for queues that are known to run empty.
     """
     return math.floor(known(facts.quantile) * SHORTEST_LEVELS)
 
@@ -114,7 +120,7 @@ def shortest(facts: Facts, settings: PolicySettings) -> int:
 def equal(facts: Facts, settings: PolicySettings) -> int:
     """0 for everybody: first come, first served on the priority scheduler, the honest control of every comparison.
 
-    Starvation bound: nobody is overtaken at all.
+    Starvation bound: nobody is overtaken at all. Class delays do not count.
     """
     return 0
 
@@ -134,7 +140,8 @@ def combined(own: int, client_priority: int, step_ms: int, limit_ms: int) -> int
     """A clocked policy's priority moved by what the client itself asked for: `step_ms` for each unit of its priority.
 
     `client_priority` counts as in vLLM, lower is earlier. The move is at most `limit_ms` either way, so with it the policy's
-    starvation bound grows by twice that and no more, whatever clients write.
+    starvation bound grows by twice that and no more, whatever clients write: once for who asked to run later, once for who
+    asked to run earlier.
     """
     return int64(own + max(-limit_ms, min(limit_ms, client_priority * step_ms)))
 
@@ -151,8 +158,8 @@ def known(quantile: float | None) -> float:
 
 
 def int64(number: int) -> int:
-    """The nearest number that vLLM can hold."""
-    return max(-(2**63), min(2**63 - 1, number))
+    """The nearest number that vLLM can hold, as a plain int, whatever numeric type came in."""
+    return int(max(-(2**63), min(2**63 - 1, number)))
 
 
 def dense_ranks(quantiles: Sequence[float | None]) -> list[int]:
@@ -166,8 +173,19 @@ def dense_ranks(quantiles: Sequence[float | None]) -> list[int]:
 
 
 def _aged(facts: Facts, delay_ms: float, window_ms: int) -> int:
-    if not math.isfinite(facts.arrival_ms):
+    # Compared, not converted, as above. NaN fails too.
+    if not -math.inf < facts.arrival_ms < math.inf:
         raise ValueError(f"arrival_ms must be finite, not {facts.arrival_ms}")
     # Floored, and never above the window (a product of floats could be, past 2**53), so the bound holds to the millisecond.
     delay = math.floor(min(delay_ms, window_ms))
-    return int64(math.floor(facts.arrival_ms) + max(facts.class_delay_ms, 0) + delay)
+    return int64(math.floor(facts.arrival_ms) + max(int(facts.class_delay_ms), 0) + delay)
+
+
+def _cost_ms(facts: Facts, settings: PolicySettings, response_tokens: float) -> float:
+    prefill_ms = settings.prefill_ms_per_token * _count(facts.prompt_tokens)
+    return prefill_ms + settings.decode_ms_per_token * _count(response_tokens) * max(_count(facts.samples), 1.0)
+
+
+def _count(number: float) -> float:
+    # 0 for NaN as well. Finite, so that no product with a rate of 0 is NaN.
+    return float(min(number, MAX_COUNT)) if number > 0 else 0.0

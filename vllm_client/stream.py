@@ -40,8 +40,11 @@ class ScoreStream:
         self._waiting: dict[int, asyncio.Future[ranker_pb2.ScoreStreamResponse | None]] = {}
         self._something_unsent = asyncio.Event()
         self._closed_because: str | None = "it is not open"
+        self._ended = asyncio.Event()
         self._call: Any = None
         self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self.unheard = 0
+        """Items handed in since the last reply of any kind came, late ones included. Many: the other side may be frozen."""
 
     async def __aenter__(self) -> Self:
         if self._call is not None:
@@ -81,6 +84,15 @@ class ScoreStream:
             raise DeadlineError(f"no reply on the stream within {timeout_s * 1000:g} ms") from error
         return replies.streamed_batch(reply, len(prompts), tier)
 
+    async def ended(self) -> str:
+        """Wait until the stream is gone, for whatever reason, and return it: a status code, with its message after a colon."""
+        await self._ended.wait()
+        return self._closed_because or "bug: it ended without a reason"
+
+    def give_up(self, why: str) -> None:
+        """Declare the stream gone: every waiting call and every later one raises UnavailableError. Leave its block then."""
+        self._fail_all(why)
+
     async def _exchange(self, request: ranker_pb2.ScoreRequest, expires_at: float | None) -> ranker_pb2.ScoreStreamResponse:
         """Send one item and wait for its reply. `expires_at` is on the loop's clock."""
         if self._closed_because is not None:
@@ -89,6 +101,7 @@ class ScoreStream:
         assert expires_at is not None, "bug: an item without a deadline"
         left_ms = max(1, math.ceil((expires_at - loop.time()) * 1000))  # Zero would mean "no deadline" to the server.
         item_id = next(self._ids)
+        self.unheard += 1
         future = self._waiting[item_id] = loop.create_future()
         self._unsent[item_id] = ranker_pb2.ScoreStreamRequest(id=item_id, request=request, timeout_ms=left_ms)
         self._something_unsent.set()
@@ -119,6 +132,7 @@ class ScoreStream:
         why = "its reader failed"
         try:
             async for reply in self._call:
+                self.unheard = 0
                 future = self._waiting.get(reply.id)
                 if future is not None and not future.done():  # Late replies find nobody.
                     future.set_result(reply)
@@ -134,6 +148,7 @@ class ScoreStream:
     def _fail_all(self, why: str) -> None:
         if self._closed_because is None:
             self._closed_because = why
+        self._ended.set()
         for future in self._waiting.values():
             if not future.done():
                 future.set_result(None)

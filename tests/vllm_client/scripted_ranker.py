@@ -1,6 +1,10 @@
-"""A real gRPC server whose answers a test writes itself."""
+"""A real gRPC server whose answers a test writes itself.
+
+As a program it serves sane answers at the address it is given, prints that address, and ends with its standard input.
+"""
 
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -33,6 +37,14 @@ def score_reply(request: ranker_pb2.ScoreRequest) -> ranker_pb2.ScoreResponse:
         bundle_id=BUNDLE_ID,
         timing=ranker_pb2.Timing(tokenize_time_ns=1_000_000, queue_time_ns=2_000_000, infer_time_ns=3_000_000),
     )
+
+
+def item_reply(item: ranker_pb2.ScoreStreamRequest) -> ranker_pb2.ScoreStreamResponse:
+    return ranker_pb2.ScoreStreamResponse(id=item.id, response=score_reply(item.request))
+
+
+def item_error(item: ranker_pb2.ScoreStreamRequest, code: grpc.StatusCode, message: str) -> ranker_pb2.ScoreStreamResponse:
+    return ranker_pb2.ScoreStreamResponse(id=item.id, error=ranker_pb2.ItemError(code=code.value[0], message=message))
 
 
 def compare_reply(request: ranker_pb2.CompareRequest) -> ranker_pb2.CompareResponse:
@@ -103,6 +115,7 @@ class ScriptedRanker(ranker_pb2_grpc.RankerServiceServicer):
         self.answer_bundle = bundle_reply
         self.manual_stream = ManualStream()
         self.answer_stream: Callable[..., Iterator[ranker_pb2.ScoreStreamResponse]] = self.manual_stream.serve
+        self.answer_item: Callable[[ranker_pb2.ScoreStreamRequest], ranker_pb2.ScoreStreamResponse | None] = item_reply
         self.called = threading.Event()
         self.released = threading.Event()
         self._pool = futures.ThreadPoolExecutor(max_workers=16)
@@ -118,6 +131,15 @@ class ScriptedRanker(ranker_pb2_grpc.RankerServiceServicer):
         self.manual_stream.end()
         assert self._server.stop(grace=None).wait(TIMEOUT_S)
         self._pool.shutdown()
+
+    def serve_items(
+        self, items: Iterator[ranker_pb2.ScoreStreamRequest], context: grpc.ServicerContext
+    ) -> Iterator[ranker_pb2.ScoreStreamResponse]:
+        """An `answer_stream` that gives each item to `answer_item`, one after the other; None leaves it unanswered."""
+        for item in items:
+            self.requests.append(item)
+            if (reply := self.answer_item(item)) is not None:
+                yield reply
 
     def freeze(self, request: ranker_pb2.ScoreRequest, context: grpc.ServicerContext) -> ranker_pb2.ScoreResponse:
         """An `answer_score` that does not come back before the server is stopped."""
@@ -146,3 +168,15 @@ class ScriptedRanker(ranker_pb2_grpc.RankerServiceServicer):
     def GetBundle(self, request, context):
         self.requests.append(request)
         return self.answer_bundle()
+
+
+def main() -> None:
+    server = ScriptedRanker(sys.argv[1])
+    server.answer_stream = server.serve_items
+    print(server.address, flush=True)
+    sys.stdin.read()
+    server.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,5 @@
-"""Quantiles → priorities: direction, type, clamping, and the starvation bound on a queue."""
+"""Quantiles → priorities: direction, type, clamping, and the starvation bound as plain numbers."""
 
-import heapq
 import math
 
 import pytest
@@ -34,7 +33,11 @@ def test_order_follows_the_quantile_among_equals_in_arrival(low, high, arrival_m
     assert vllm_priority(low, arrival_ms, window_ms) <= vllm_priority(high, arrival_ms, window_ms)
 
 
-@given(st.none() | st.floats(), st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**80), 2**80), windows)
+@given(
+    st.none() | st.floats(),
+    st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**80), 2**80) | st.just(10**400),
+    windows,
+)
 def test_always_a_real_int64(quantile, arrival_ms, window_ms):
     priority = vllm_priority(quantile, arrival_ms, window_ms)
     assert type(priority) is int
@@ -62,39 +65,21 @@ def test_a_window_of_zero_is_first_come_first_served(one, other, arrival_ms):
     assert vllm_priority(one, arrival_ms, 0) == vllm_priority(other, arrival_ms, 0) == math.floor(arrival_ms)
 
 
-request_lists = st.lists(st.tuples(st.integers(0, 3_000), quantiles, st.integers(1, 500)), min_size=2, max_size=40)
-
-
-@given(request_lists, st.integers(0, 2_000))
-def test_the_bound_holds_in_a_queue(requests, window_ms):
-    """One server, vLLM's waiting queue: lowest (priority, arrival) first, never interrupted."""
-    arriving = sorted((arrival, index) for index, (arrival, _, _) in enumerate(requests))
-    waiting: list[tuple[int, int, int]] = []
-    started: list[int] = []
-    clock_ms = 0
-    while arriving or waiting:
-        if not waiting:
-            clock_ms = max(clock_ms, arriving[0][0])
-        while arriving and arriving[0][0] <= clock_ms:
-            arrival_ms, index = arriving.pop(0)
-            priority = vllm_priority(requests[index][1], NOW_MS + arrival_ms, window_ms)
-            heapq.heappush(waiting, (priority, arrival_ms, index))
-        _, _, index = heapq.heappop(waiting)
-        started.append(index)
-        clock_ms += requests[index][2]
-
-    for place, overtaken in enumerate(started):
-        for overtaker in started[:place]:
-            assert requests[overtaker][0] - requests[overtaken][0] <= window_ms
-
-
 @pytest.mark.parametrize(
     ("arrival_ms", "window_ms"),
-    [(math.nan, 1), (math.inf, 1), (NOW_MS, -1), (NOW_MS, math.nan)],
-    ids=["arrival is NaN", "arrival is infinite", "window is negative", "window is NaN"],
+    [(math.nan, 1), (math.inf, 1), (-math.inf, 1), (NOW_MS, -1), (NOW_MS, math.nan), (NOW_MS, math.inf), (NOW_MS, 10**400)],
+    ids=[
+        "arrival is NaN",
+        "arrival is infinite",
+        "arrival is infinitely early",
+        "window is negative",
+        "window is NaN",
+        "window is infinite",
+        "window is beyond any float",
+    ],
 )
 def test_wrong_settings_are_refused(arrival_ms, window_ms):
-    with pytest.raises(ValueError, match="finite|0 or more"):
+    with pytest.raises(ValueError, match=r"must be (a )?finite"):
         vllm_priority(0.5, arrival_ms, window_ms)
 
 

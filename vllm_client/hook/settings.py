@@ -24,6 +24,8 @@ TierName = Literal["any", "encoder", "ngram"]
 
 _DEFAULT_POLICY = PolicySettings()
 
+_WANTED = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+
 
 class HookSettingsError(ValueError):
     """A setting that cannot be used. The message names it, its value and what would be right."""
@@ -74,14 +76,18 @@ class HookSettings:
         high=86_400_000,
     )
     prefill_ms_per_token: float = _setting(
-        "what a prompt token costs (cost)", default=_DEFAULT_POLICY.prefill_ms_per_token, unit="milliseconds", low=0, high=1e6
+        "what a prompt token costs (cost)",
+        default=_DEFAULT_POLICY.prefill_ms_per_token,
+        unit="milliseconds",
+        low=0,
+        high=1_000_000,
     )
     decode_ms_per_token: float = _setting(
         "what a response token costs: one engine step (cost)",
         default=_DEFAULT_POLICY.decode_ms_per_token,
         unit="milliseconds",
         low=0,
-        high=1e6,
+        high=1_000_000,
     )
     stretch: float = _setting(
         "delay for each millisecond of expected cost (cost)",
@@ -89,10 +95,12 @@ class HookSettings:
         unit="milliseconds",
         zero="first come, first served",
         low=0,
-        high=1e6,
+        high=1_000_000,
     )
     client_priority: ClientPriority = _setting(  # noqa: RUF009
-        "what becomes of a priority the client set: kept as it is, added to ours, or overridden", default="keep"
+        "what becomes of a priority the client set: kept as it is, which is before all of ours when it is small and has no "
+        "starvation bound; added to ours; or overridden",
+        default="keep",
     )
     client_step_ms: int = _setting(
         "what one unit of the client's priority is worth (combine)", default=1_000, unit="milliseconds", low=0, high=86_400_000
@@ -104,7 +112,7 @@ class HookSettings:
         low=0,
         high=86_400_000,
     )
-    classes_file: str = _setting("JSON file with traffic classes and their delays; empty: none", default="")
+    classes_file: str = _setting("JSON file with traffic classes and their delays (ageing, cost); empty: none", default="")
     priority_place: PriorityPlace = _setting(  # noqa: RUF009
         "where the priority goes: the header of vLLM 0.28 and newer, the body field of any; auto asks the server",
         default="auto",
@@ -136,8 +144,9 @@ class HookSettings:
     )
 
     def __post_init__(self) -> None:
+        kinds = get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            _check(field.name, getattr(self, field.name), field.metadata)
+            _check(field.name, getattr(self, field.name), kinds[field.name], field.metadata)
         if self.client_priority == "combine" and self.policy not in CLOCKED:
             raise HookSettingsError(
                 f"client_priority is 'combine', which adds milliseconds, but policy {self.policy!r} is no clock; "
@@ -220,17 +229,20 @@ def _parse(variable: str, kind: Any, text: str) -> Any:
         try:
             return kind(text)
         except ValueError:
-            wanted = "a whole number" if kind is int else "a number"
-            raise HookSettingsError(f"{variable} is {text!r}, {wanted} is wanted") from None
+            raise HookSettingsError(f"{variable} is {text!r}, {_WANTED[kind]} is wanted") from None
     return text
 
 
-def _check(name: str, value: Any, about: Mapping[str, Any]) -> None:
-    choices = get_args(get_type_hints(HookSettings)[name])
-    if choices and value not in choices:
-        raise HookSettingsError(f"{name} is {value!r}, one of {', '.join(choices)} is wanted")
+def _check(name: str, value: Any, kind: Any, about: Mapping[str, Any]) -> None:
+    if choices := get_args(kind):
+        if value not in choices:
+            raise HookSettingsError(f"{name} is {value!r}, one of {', '.join(choices)} is wanted")
+        return
+    # To Python True is a number, and "no" is true.
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
+        raise HookSettingsError(f"{name} is {value!r}, {_WANTED[kind]} is wanted")
     # Written so that NaN fails too.
     if about["low"] is not None and not about["low"] <= value <= about["high"]:
         raise HookSettingsError(
-            f"{name} is {value}, {about['low']:,} to {about['high']:,} {about['unit']} is the range".rstrip()
+            f"{name} is {value}, {about['low']:,} to {about['high']:,} {about['unit']} is the range".replace("  ", " ")
         )

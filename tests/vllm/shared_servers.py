@@ -1,0 +1,79 @@
+"""The servers that tests share, and how two of them at a time find room on a small machine."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from vllm_server import VllmServer
+
+MIDDLEWARE = ("--middleware", "vllm_client.PriorityMiddleware")
+PRIORITY = ("--scheduling-policy", "priority")
+API_KEY = "a-key-of-the-tests"
+DEADLINE_MS = 1500
+"""Generous, so that a busy machine scores as well. The tests of outages say what they allow on top of it."""
+WINDOW_MS = 30_000
+"""Whatever a test queues arrives within it."""
+ONE_AT_A_TIME = ("--max-num-seqs", "1", "--api-key", API_KEY)
+"""One running request makes the order of finishing the order of starting."""
+
+PLAIN, HOOKED, EQUAL = "plain", "hooked", "hooked, equal policy"
+TWO_WORKERS, FCFS = "hooked, two workers, priority in the body", "hooked, without priority scheduling"
+TIGHT = "hooked, little memory, short deadline"
+
+SHORT_WINDOW_MS = 3000
+"""For the test that sees the bound from both sides."""
+
+TIGHT_PLACES = 8
+TIGHT_BLOCKS = 16
+"""Of 128 tokens each: two requests of the largest size fill it."""
+TIGHT_FLAGS = ("--max-model-len", "1024", "--num-gpu-blocks-override", str(TIGHT_BLOCKS))
+TIGHT_DEADLINE_MS = 50
+"""So short that what a sidecar in trouble may cost is small beside what a busy machine costs."""
+
+SERVERS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    PLAIN: ((*ONE_AT_A_TIME, *PRIORITY), {}),
+    HOOKED: ((*ONE_AT_A_TIME, *PRIORITY, *MIDDLEWARE), {}),
+    EQUAL: ((*ONE_AT_A_TIME, *PRIORITY, *MIDDLEWARE), {"PARS_HOOK_POLICY": "equal"}),
+    TWO_WORKERS: (
+        (*ONE_AT_A_TIME, *PRIORITY, *MIDDLEWARE, "--api-server-count", "2"),
+        {"PARS_HOOK_PRIORITY_PLACE": "body", "PARS_HOOK_WINDOW_MS": str(SHORT_WINDOW_MS)},
+    ),
+    TIGHT: (
+        (*PRIORITY, *MIDDLEWARE, "--max-num-seqs", str(TIGHT_PLACES), *TIGHT_FLAGS),
+        {"PARS_HOOK_DEADLINE_MS": str(TIGHT_DEADLINE_MS)},
+    ),
+    FCFS: ((*ONE_AT_A_TIME, *MIDDLEWARE), {}),
+}
+"""Name → flags and environment, beyond what every server here gets."""
+
+
+class Fleet:
+    """fleet(name) is the running server of that name. `ranker_address` is where all of them look for the sidecar."""
+
+    capacity = 2
+
+    def __init__(self, serve: Callable[..., AbstractContextManager[VllmServer]], socket_folder: Path) -> None:
+        self._serve = serve
+        self.ranker_address = f"unix:{socket_folder / 'fleet.sock'}"
+        self._running: dict[str, tuple[VllmServer, AbstractContextManager[VllmServer]]] = {}
+
+    def __call__(self, name: str) -> VllmServer:
+        if name not in self._running:
+            while len(self._running) >= self.capacity:
+                self._stop(next(iter(self._running)))
+            flags, environment = SERVERS[name]
+            own = {"ADDRESS": self.ranker_address, "DEADLINE_MS": DEADLINE_MS, "WINDOW_MS": WINDOW_MS, "GATE_IN_FLIGHT": 0}
+            hook = {f"PARS_HOOK_{setting}": str(value) for setting, value in own.items()} if MIDDLEWARE[0] in flags else {}
+            context = self._serve(*flags, **hook, **environment)
+            self._running[name] = (context.__enter__(), context)
+        # Used last, so stopped last.
+        self._running[name] = self._running.pop(name)
+        return self._running[name][0]
+
+    def close(self) -> None:
+        while self._running:
+            self._stop(next(iter(self._running)))
+
+    def _stop(self, name: str) -> None:
+        _, context = self._running.pop(name)
+        context.__exit__(None, None, None)
