@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 report[LOAD] = under_load(bench, site)
             if LOW_LOAD in parts:
                 report[LOW_LOAD] = at_low_load(bench, site)
-    except (ProcessError, RecordsError, SidecarError) as error:
+    except (ProcessError, RecordsError, SidecarError, OSError) as error:
         print(f"bench_vllm: {error}", file=sys.stderr)
         return 1
     write_json(flags.out, report)

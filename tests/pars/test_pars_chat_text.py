@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pars.text import MAX_LOOKS, chat_text
@@ -98,5 +98,6 @@ def test_it_looks_so_far_and_no_further():
 
 
 @given(JSON | st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": JSON})))
+@settings(deadline=None)
 def test_it_takes_whatever_strangers_send(messages):
     assert isinstance(chat_text(messages), str)

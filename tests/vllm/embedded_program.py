@@ -1,6 +1,6 @@
 """Runs inside vLLM's environment: a real AsyncLLM inside PrioritizedAsyncLLM. Writes what it saw as JSON.
 
-    python embedded_program.py MODEL RESULT SIDECAR_ADDRESS
+python embedded_program.py MODEL RESULT SIDECAR_ADDRESS
 """
 
 import asyncio
@@ -22,7 +22,8 @@ from vllm_client.hook.async_llm import PrioritizedAsyncLLM
 
 WAIT_S = 60
 ENDLESS_TOKENS = 1900
-DEADLINE_MS = 250
+DEADLINE_MS, WINDOW_MS = 20_000, 3_600_000
+"""Nothing here is about lateness, and a busy machine may take its time to queue requests."""
 
 
 def params_for(tokens: int) -> SamplingParams:
@@ -52,7 +53,7 @@ class Program:
 
     async def until(self, condition: Any) -> None:
         async with asyncio.timeout(WAIT_S):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - no event tells of it
                 await asyncio.sleep(0.005)
 
     async def run(self, name: str, asked: Any, tokens: int = 6, **arguments: Any) -> int:
@@ -77,13 +78,13 @@ class Program:
         await self.until(lambda: self.unfinished() == 0)
         async with self.saturated():
             tasks = []
-            for name, (asked, arguments) in requests.items():
+            for queued, (name, (asked, arguments)) in enumerate(requests.items(), start=1):
                 tasks.append(asyncio.create_task(self.run(name, asked, **arguments)))
-                await self.until(lambda count=len(tasks): self.unfinished() == count + 1)
+                await self.until(lambda count=queued + 1: self.unfinished() == count)
             assert not self.order
         async with asyncio.timeout(WAIT_S):
             await asyncio.gather(*tasks)
-        return self.order
+        return list(self.order)
 
     def unfinished(self) -> int:
         return self.llm.output_processor.get_num_unfinished_requests()
@@ -93,7 +94,7 @@ async def observe(engine: AsyncLLM, address: str) -> dict[str, Any]:
     recorded = Recorded(engine)
     found: dict[str, Any] = {}
     ranker = RankerProcess(address)
-    settings = HookSettings(address=address, deadline_ms=DEADLINE_MS, gate_in_flight=0)
+    settings = HookSettings(address=address, deadline_ms=DEADLINE_MS, window_ms=WINDOW_MS, gate_in_flight=0)
     try:
         async with PrioritizedAsyncLLM(recorded, settings) as llm:
             program = Program(llm)
@@ -129,8 +130,7 @@ async def observe(engine: AsyncLLM, address: str) -> dict[str, Any]:
     return found
 
 
-async def main() -> None:
-    model, result, address = sys.argv[1:]
+async def found_with(model: str, address: str) -> dict[str, Any]:
     engine = AsyncLLM.from_engine_args(
         AsyncEngineArgs(
             model=model,
@@ -143,10 +143,11 @@ async def main() -> None:
         )
     )
     try:
-        Path(result).write_text(json.dumps(await observe(engine, address)))
+        return await observe(engine, address)
     finally:
         engine.shutdown()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    model, result, address = sys.argv[1:]
+    Path(result).write_text(json.dumps(asyncio.run(found_with(model, address))))

@@ -1,6 +1,6 @@
 """Runs inside vLLM's environment: closed batches through `vllm_client.offline` and a real `LLM`. Writes what it saw as JSON.
 
-    python offline_program.py MODEL RESULT SCHEDULING_POLICY SIDECAR_ADDRESS ADDRESS_OF_NOBODY
+python offline_program.py MODEL RESULT SCHEDULING_POLICY SIDECAR_ADDRESS ADDRESS_OF_NOBODY
 """
 
 import json

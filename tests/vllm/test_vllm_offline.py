@@ -9,6 +9,7 @@ import pytest
 from quantile_ranker import QuantileRanker
 from vllm_programs import run_program
 
+
 @pytest.fixture(scope="module")
 def programs(vllm_bin: Path, tiny_model: Path, socket_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """programs(scheduling_policy, multiprocessing=False): what offline_program.py found; each is run once."""

@@ -134,15 +134,17 @@ class VllmServer:
         assert not left, f"the server left processes {left} behind:\n{self.log()[-3000:]}"
 
     def processes(self) -> list[int]:
-        """Ids of the server's living processes."""
+        """Ids of the server's living processes: of its session, or with its mark. Those that rename themselves lose the mark."""
         found = []
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit():
                 try:
-                    if f"{MARK}={self._mark}".encode() in (folder / "environ").read_bytes():
-                        found.append(int(folder.name))
+                    state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+                    marked = f"{MARK}={self._mark}".encode() in (folder / "environ").read_bytes()
                 except OSError:  # It has just ended, or is not ours.
                     continue
+                if state != "Z" and (marked or int(session) == self.process.pid):
+                    found.append(int(folder.name))
         return found
 
     def resident_bytes(self) -> int:

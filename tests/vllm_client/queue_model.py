@@ -5,8 +5,9 @@ Mirrors what was read in vLLM 0.32.0:
   time is the engine's own, stamped when the server renders the prompt, so after the hook held the request: `entered_ms` here.
 - v1/core/sched/scheduler.py `schedule`: the running ones first, each needing room for one more token; where there is none, the
   running one with the largest (priority, arrival time) loses its room and goes back to the waiting queue with its priority as it
-  was. When that is the one that needs the room, vLLM lets the rest of the running wait for the next step; here they go on. Only when nobody was evicted in this step are waiting ones admitted, in order, as long as there are slots, and room for all
-  tokens so far: the first that does not fit stops the rest. A waiting request evicts nobody.
+  was. (When it is the very one that needs the room, vLLM lets those after it pause for this step; here they go on.) Only when
+  nobody was evicted in this step are waiting ones admitted, in order, as long as there are slots, and room for all tokens so far:
+  the first that does not fit stops the rest. A waiting request evicts nobody.
 
 Left out, since there vLLM passes over a waiting request for reasons that no priority can change: grammars being compiled, LoRA
 adapters beyond their limit, key-value caches on their way from elsewhere. Left out as harmless to the order: token budgets and

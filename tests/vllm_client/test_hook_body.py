@@ -5,7 +5,7 @@ import json
 
 import pytest
 from asgi_rig import DISCONNECT, Exchange, body_messages, cut
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vllm_client.hook.body import Allowance, HeldBody, Insertion, Reading, priority_at_end, priority_at_start
@@ -56,6 +56,7 @@ async def replayed(body, count):
 
 
 @given(st.binary(max_size=40), st.lists(st.integers(0, 40), max_size=5), st.integers(0, 50))
+@settings(deadline=None)
 def test_what_is_read_is_handed_on_the_same(body, places, max_bytes):
     messages = body_messages(*cut(body, places))
 
@@ -75,6 +76,7 @@ def test_what_is_read_is_handed_on_the_same(body, places, max_bytes):
 
 
 @given(st.lists(st.binary(max_size=5), min_size=1, max_size=5), st.integers(0, 5))
+@settings(deadline=None)
 def test_a_client_that_leaves_while_sending(pieces, sent):
     messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces[:sent]]
 
@@ -129,6 +131,7 @@ async def test_all_bodies_together_hold_no_more_than_the_allowance():
 
 
 @given(BODIES, INT64)
+@settings(deadline=None)
 def test_at_the_end_one_field_is_added_or_replaced_and_no_other_byte_changes(body, priority):
     insertion = priority_at_end(body, priority)
     after = written(body, insertion)
@@ -163,6 +166,7 @@ def test_other_encodings_are_left_alone(encoding):
 
 
 @given(BODIES, INT64, st.integers(0, 30))
+@settings(deadline=None)
 def test_at_the_start_one_field_is_added_unless_the_object_has_it(body, priority, seen):
     insertion = priority_at_start(body[:seen], priority)
     if insertion is not None:
@@ -191,6 +195,7 @@ def test_at_the_start_byte_by_byte(beginning, after):
 
 
 @given(st.binary(min_size=1, max_size=20), st.lists(st.integers(0, 20), max_size=4), st.integers(1, 20), st.binary(min_size=1))
+@settings(deadline=None)
 def test_an_insertion_keeps_the_cuts_and_the_servers_messages(body, places, offset, text):
     offset = min(offset, len(body))
     messages = body_messages(*cut(body, places))

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -386,7 +385,14 @@ async def test_the_successor_of_a_frozen_process_is_found_behind_the_same_addres
     assert (await link.ask(["a"])).scores
 
 
-async def test_closing_leaves_no_task_and_no_connection(linked, ranker):
+async def test_closing_leaves_no_task_and_no_connection(linked, ranker, monkeypatch):
+    make_channel, channels = grpc.aio.insecure_channel, []
+
+    def remember(*arguments, **options):
+        channels.append(make_channel(*arguments, **options))
+        return channels[-1]
+
+    monkeypatch.setattr(grpc.aio, "insecure_channel", remember)
     tasks = asyncio.all_tasks()
     link = linked(ranker.address)
     await until(lambda: link.connected)
@@ -401,9 +407,7 @@ async def test_closing_leaves_no_task_and_no_connection(linked, ranker):
         await link.ask(["a"])
     assert not link.connected
     await until(lambda: asyncio.all_tasks() == tasks)
-    gc.collect()
-    channels = [thing for thing in gc.get_objects() if issubclass(type(thing), grpc.aio.Channel)]
-    assert all(channel._channel.closed() for channel in channels)
+    assert [channel.get_state() for channel in channels] == [grpc.ChannelConnectivity.SHUTDOWN]
 
 
 async def test_closing_before_starting_and_while_connecting(linked, nobody):

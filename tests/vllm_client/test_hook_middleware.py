@@ -277,13 +277,28 @@ async def test_a_vllm_that_knows_no_header_gets_the_field(monkeypatch):
     assert dict(app.headers)[b"content-length"] == str(len(app.body)).encode()
 
 
+async def test_whoever_insists_on_the_header_gets_it(monkeypatch):
+    pretend_vllm(monkeypatch, "0.27.1")
+    app = await served({"prompt": "hello"}, priority_place="header")
+    assert (app.priority, app.fields) == (NEUTRAL, {"prompt": "hello"})
+
+
+async def test_a_clients_header_counts_only_where_the_server_reads_it(monkeypatch):
+    conversations = {"messages": [[{"role": "user", "content": "hello"}]]}
+    app = await served(conversations, path="/v1/chat/completions/batch", headers=[("x-vllm-priority", "5")])
+    assert (app.fields["priority"], app.counts) == (int(NEUTRAL), {"gated": 1})
+    pretend_vllm(monkeypatch, "0.27.1")
+    app = await served({"prompt": "hello"}, headers=[("x-vllm-priority", "5")])
+    assert (app.fields["priority"], app.counts) == (int(NEUTRAL), {"gated": 1})
+
+
 async def test_a_vllm_that_has_no_priority_for_anthropic_gets_none(monkeypatch):
     pretend_vllm(monkeypatch, "0.27.1")
     fields = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 3, "model": "m"}
     app = await served(fields, path="/v1/messages", headers=[("x-vllm-priority", "7")])
     assert app.fields == fields
     assert app.priority == "7"
-    assert app.counts == {}
+    assert app.counts == {"no_place": 1}
 
 
 @pytest.mark.parametrize(
@@ -381,6 +396,15 @@ async def test_what_the_server_will_refuse_it_refuses_as_ever(body):
 async def test_another_media_type_is_the_servers_to_refuse():
     app = await served(b'{"prompt": "a"}', scope=http_scope(headers=[("content-type", "text/plain")]))
     assert (app.priority, app.counts) == (None, {"unreadable": 1})
+
+
+async def test_a_client_that_left_is_neither_asked_about_nor_counted():
+    app, middleware = made()
+    messages = [{"type": "http.request", "body": b'{"prompt": "a"}', "more_body": True}]
+    await Exchange(messages).run(middleware, http_scope())
+    assert app.messages == [*messages, DISCONNECT]
+    assert app.priority is None
+    assert not any(middleware._hook.counters.counts.values())
 
 
 async def test_token_ids_cannot_be_scored():
@@ -507,6 +531,7 @@ async def test_a_request_is_in_flight_until_its_response_is_complete():
         asyncio.create_task(Exchange(body_messages(b'{"prompt": "a"}')).run(middleware, http_scope())) for _ in range(2)
     ]
     await until(lambda: middleware._hook.counters.gauges["in_flight"] == 5)
+    assert middleware._allowance.left_bytes == HELD_BODIES * HookSettings().max_body_bytes, "that is for bodies that come in"
     assert middleware._hook.counters.counts[Outcome.GATED] == 3, "the fourth and fifth would have been asked about"
     requests.pop().cancel()
     released.set()
@@ -544,6 +569,21 @@ async def test_an_engine_that_runs_fcfs_is_told_of_once_and_its_requests_are_unt
     (line,) = [line for line in errors() if "--scheduling-policy priority" in line]
     assert "DOES NOTHING" in line
     assert middleware._hook.counters.counts[Outcome.FCFS_ENGINE] == 3
+
+
+async def test_nobody_connects_for_an_engine_that_runs_fcfs():
+    starts = []
+
+    class Watched(PriorityHook):
+        def start(self):
+            starts.append(self)
+
+    for policy, more, started in (("fcfs", {}, 0), ("fcfs", {"shadow": True}, 1), ("priority", {}, 1)):
+        _, middleware = made(make_hook=Watched, **more)
+        for _ in range(2):
+            await Exchange(body_messages(b'{"prompt": "a"}')).run(middleware, http_scope(app=vllm_app_state(policy)))
+        assert len(starts) == started
+        starts.clear()
 
 
 async def test_shadow_mode_goes_on_under_fcfs(errors):

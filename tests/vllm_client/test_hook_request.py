@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pars.text import MAX_CHARS
@@ -304,6 +304,7 @@ def test_measuring_looks_at_so_many_values_and_no_more():
     st.integers(1, 16),
     st.none() | st.integers(),
 )
+@settings(deadline=None)
 def test_nothing_that_is_json_raises(endpoint, fields, max_prompts, header_priority):
     body = json.dumps(fields).encode()
     found = read_request(endpoint, body, max_prompts=max_prompts, header_priority=header_priority)
@@ -317,5 +318,6 @@ def test_nothing_that_is_json_raises(endpoint, fields, max_prompts, header_prior
 
 
 @given(st.sampled_from(ENDPOINTS), st.binary())
+@settings(deadline=None)
 def test_nothing_at_all_raises(endpoint, body):
     assert isinstance(read_request(endpoint, body, max_prompts=4), Asked | None)

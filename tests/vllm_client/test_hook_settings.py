@@ -184,7 +184,7 @@ def test_a_text_that_cannot_be_read_is_refused_with_the_variable(name, texts, wa
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e400", "0"])
 def test_a_number_out_of_range_is_refused_from_the_environment_too(text):
-    with pytest.raises(HookSettingsError, match=r"^deadline_ms is .*, 0\.1 to 60,000 milliseconds is the range$"):
+    with pytest.raises(HookSettingsError, match=r"^PARS_HOOK_DEADLINE_MS is .*, 0\.1 to 60,000 milliseconds is the range$"):
         HookSettings.from_environment({"PARS_HOOK_DEADLINE_MS": text})
 
 

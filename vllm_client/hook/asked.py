@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+CHARS_PER_TOKEN = 4
+"""For estimates, both ways: of a prompt whose beginning alone the ranker read, and of one that came as token ids."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:

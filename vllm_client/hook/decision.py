@@ -18,6 +18,8 @@ class Outcome(StrEnum):
     """The client set one, and it is kept."""
     FCFS_ENGINE = "fcfs_engine"
     """The engine runs without --scheduling-policy priority: a priority would do nothing."""
+    NO_PLACE = "no_place"
+    """This server takes a priority for such a request nowhere, as vLLM before 0.28 for /v1/messages."""
     # Not asked, because nothing there can be scored.
     NO_TEXT = "no_text"
     """Token ids, images alone, an empty conversation."""

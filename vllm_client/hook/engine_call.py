@@ -9,10 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from pars.text import chat_text, clip
-from vllm_client.hook.asked import Asked
+from vllm_client.hook.asked import CHARS_PER_TOKEN, Asked
 from vllm_client.hook.chat_markers import ChatMarkers, learn_markers
 from vllm_client.hook.host import Host, hook_logger, inspect_host, tell_about
-from vllm_client.hook.request import CHARS_PER_TOKEN
 from vllm_client.hook.settings import HookSettings
 from vllm_client.hook.values import count, encodable
 

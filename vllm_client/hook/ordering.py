@@ -1,12 +1,9 @@
 """What the sidecar said of a request → its priority: the policy, then what becomes of a priority that the client set itself."""
 
-from vllm_client.hook.asked import Asked
+from vllm_client.hook.asked import CHARS_PER_TOKEN, Asked
 from vllm_client.hook.settings import HookSettings
 from vllm_client.priority import POLICIES, Facts, combined
 from vllm_client.scores import ScoredBatch
-
-CHARS_PER_TOKEN = 4
-"""Of prompts, for an estimate where the ranker read only the beginning. English text has four to five."""
 
 
 class Ordering:

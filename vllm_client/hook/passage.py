@@ -35,15 +35,15 @@ class Passage:
         self._classes = classes
 
     async def read(self, endpoint: Endpoint, scope: Scope, body: HeldBody) -> Finding | None:
-        """Return what the request asks for. None: it goes on as it is and is not counted, since its client has gone, or since
-        this server takes a priority for it nowhere. What was read is in `body`.
+        """Return what the request asks for. None: it goes on as it is and is not counted, since its client has gone. What
+        was read is in `body`.
         """
         hook, headers = self._hook, scope["headers"]
         if not hook.engine_obeys and not self._settings.shadow:
             return Finding(Asked(), hook.now_ms(), Outcome.FCFS_ENGINE, None)
         place = place_of(endpoint, self._settings.priority_place, self._host.knows_header)
         if place is None:
-            return None
+            return Finding(Asked(), hook.now_ms(), Outcome.NO_PLACE, None)
         known = Asked(
             client_priority=obeyed_header(endpoint, headers, self._host.knows_header),
             class_delay_ms=self._classes.delay_ms(header_list.as_text(headers)) if self._classes.delays_ms else 0,
@@ -51,8 +51,9 @@ class Passage:
         if not header_list.may_be_json(headers):
             return Finding(known, hook.now_ms(), Outcome.UNREADABLE, None)
         if header_list.is_encoded(headers):
-            # Something further in may decode it, and a request without a priority would jump the queue.
-            return Finding(known, hook.now_ms(), Outcome.UNREADABLE, place if place == "header" else None)
+            # Something further in may decode it, and a request without a priority would jump the queue. A header helps; a field
+            # cannot be written into a body that is not read.
+            return Finding(known, hook.now_ms(), Outcome.UNREADABLE, place)
         max_bytes = self._settings.max_body_bytes
         # Of a body that is declared too large, one piece is enough to see how it begins.
         reading = await body.read(max_bytes if (header_list.body_bytes(headers) or 0) <= max_bytes else 0)

@@ -23,6 +23,7 @@ import os
 from collections.abc import Mapping
 
 PLUGIN_VARIABLE = "PARS_HOOK_PLUGIN"
+"""Switches the plugin on. No setting of the hook itself, so the middleware passes over it."""
 
 _ON = frozenset({"1", "true", "yes", "on"})
 _OFF = frozenset({"", "0", "false", "no", "off"})

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pars.text import chat_text, clip
-from vllm_client.hook.asked import Asked
+from vllm_client.hook.asked import CHARS_PER_TOKEN, Asked
 from vllm_client.hook.values import MAX_COUNT, MAX_NODES, UnknownShapeError, count, encodable, priority, text_chars
-
-CHARS_PER_TOKEN = 4
-"""What a token id counts as, in characters: a prompt of ids has no text, but a length."""
 
 _COMPLETION_TOKENS = 16
 """What OpenAI's completions, and vLLM, take for a max_tokens that is not there."""

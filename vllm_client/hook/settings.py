@@ -10,13 +10,11 @@ from typing import Any, Literal, get_args, get_type_hints
 from pars import DEFAULT_ADDRESS
 from vllm_client.config import ClientConfig
 from vllm_client.hook.classes import NO_CLASSES, TrafficClasses, read_classes
+from vllm_client.hook.plugin import PLUGIN_VARIABLE
 from vllm_client.priority import CLOCKED, DEFAULT_WINDOW_MS, PolicyName, PolicySettings
 from vllm_client.scores import Tier
 
 ENV_PREFIX = "PARS_HOOK_"
-
-PLUGIN_VARIABLE = "PARS_HOOK_PLUGIN"
-"""Switches the general plugin on. Not a setting of the hook itself, so the middleware passes over it."""
 
 ClientPriority = Literal["keep", "combine", "override"]
 PriorityPlace = Literal["auto", "header", "body"]
@@ -168,7 +166,13 @@ class HookSettings:
                 values[names[variable]] = _parse(variable, kinds[names[variable]], text)
             elif variable.startswith(ENV_PREFIX) and variable != PLUGIN_VARIABLE:
                 raise HookSettingsError(f"{variable} is not a setting; known are {', '.join(sorted(names))}")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except HookSettingsError as error:
+            # The message begins with the field's name; who set a variable looks for that.
+            field, _, rest = str(error).partition(" ")
+            variable = ENV_PREFIX + field.upper()
+            raise HookSettingsError(f"{variable} {rest}" if variable in names else str(error)) from None
 
     def client_config(self) -> ClientConfig:
         return ClientConfig(address=self.address, deadline_ms=self.deadline_ms, max_in_flight=self.max_asks)
