@@ -1,4 +1,4 @@
-"""Writes the figures that README and docs quote, from chain.json, between their markers: `python -m benchmarks.quoted`.
+"""Writes the figures that README and docs quote, from benchmarks/results, between their markers: `python -m benchmarks.quoted`.
 
 So no figure is typed by hand, and tests/test_repository.py fails when a document and the measurement differ.
 """
@@ -9,21 +9,22 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
 
+from benchmarks.quoted_vllm import Figures, attached, gain
 from benchmarks.stamp import REPOSITORY
 
-CHAIN = REPOSITORY / "benchmarks" / "results" / "chain.json"
-
-Figures = Mapping[str, Any]
+RESULTS = REPOSITORY / "benchmarks" / "results"
 
 
-def reaches(chain: Figures) -> str:
-    """README's section: order on held-out prompts, cost of a call, exactness."""
+def reaches(results: Figures) -> str:
+    """README's section: what a server gains, order on held-out prompts, cost of a call, exactness."""
+    chain = results["chain"]
     ratios, parity = chain["ratios"], {row["precision"]: row for row in chain["parity"]}
     taus = {(row["ranker"], row["scorer"], row["data_set"]): row for row in chain["tau"]}
     shipped = chain["tau"][0]["ranker"]
     lines = [
+        *gain(results["vllm"]["load"], "docs/vllm.md"),
+        "",
         "Order, as Kendall tau-b over all pairs of held-out prompts (1 perfect, 0 none), of the shipped ranker, its cheap n-gram tier, the",
         "length of the prompt, and for comparison of rankers trained on that very set:",
         "",
@@ -68,8 +69,9 @@ def _times(chain: Figures) -> str:
     return f"In a fresh clone {', '.join(times)}. " if times else ""
 
 
-def precisions(chain: Figures) -> str:
+def precisions(results: Figures) -> str:
     """docs/bundles.md: what each precision weighs and loses."""
+    chain = results["chain"]
     lines = [
         "| precision | bundle | largest difference to PyTorch | tau-b to PyTorch | alone against in a batch | scores depend on the batch |",
         "|---|---|---|---|---|---|",
@@ -84,7 +86,16 @@ def precisions(chain: Figures) -> str:
     return "\n".join(lines)
 
 
-DOCUMENTS: Mapping[str, Callable[[Figures], str]] = {"README.md": reaches, "docs/bundles.md": precisions}
+DOCUMENTS: Mapping[str, Callable[[Figures], str]] = {
+    "README.md": reaches,
+    "docs/bundles.md": precisions,
+    "docs/vllm.md": attached,
+}
+
+
+def read_results() -> Figures:
+    """Every committed result by the name of its file."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
 
 
 def with_figures(document: str, block: str) -> str:
@@ -98,10 +109,10 @@ def with_figures(document: str, block: str) -> str:
 
 
 def main() -> int:
-    chain = json.loads(CHAIN.read_text(encoding="utf-8"))
+    results = read_results()
     for name, render in DOCUMENTS.items():
         path = REPOSITORY / name
-        path.write_text(with_figures(path.read_text(encoding="utf-8"), render(chain)), encoding="utf-8")
+        path.write_text(with_figures(path.read_text(encoding="utf-8"), render(results)), encoding="utf-8")
     return 0
 
 

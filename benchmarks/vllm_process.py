@@ -40,6 +40,8 @@ ENVIRONMENT = {
     # One thread: more would fight the API server, the client and the sidecar for the cores.
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "0",
+    # A connection that waits for its turn among several engines must not be closed meanwhile.
+    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "3600",
 }
 
 PROBE = """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.quoted import DOCUMENTS, with_figures
+from benchmarks.quoted import DOCUMENTS, read_results, with_figures
 from trainer.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -48,9 +48,8 @@ def test_one_version_everywhere() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_quoted_figures_are_the_measured_ones(document: str) -> None:
-    chain = json.loads((ROOT / "benchmarks" / "results" / "chain.json").read_text())
     text = (ROOT / document).read_text()
-    assert with_figures(text, DOCUMENTS[document](chain)) == text, "run python -m benchmarks.quoted"
+    assert with_figures(text, DOCUMENTS[document](read_results())) == text, "run python -m benchmarks.quoted"
 
 
 def test_constraints_pin_what_the_project_asks_for() -> None:

@@ -11,6 +11,7 @@ priorities are. Under the default --scheduling-policy, which ignores priorities,
 priorities matter where several plans are queued in one engine, or requests are preempted.
 """
 
+import inspect
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -156,7 +157,9 @@ def _run(
     for name in ("sampling_params", "lora_request"):  # Those that vLLM takes one by one with the prompts.
         if isinstance(arguments.get(name), Sequence):
             arguments[name] = plan.arranged(arguments[name])
-    return plan.restored(method(plan.prompts, priority=plan.priorities, **arguments))
+    if "priority" in inspect.signature(method).parameters:  # LLM.chat has it since vLLM 0.32. Without, the sorted list does it.
+        arguments["priority"] = plan.priorities
+    return plan.restored(method(plan.prompts, **arguments))
 
 
 def _refuse_single(prompts: Sequence[Any]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -45,6 +45,11 @@ def message(text: str, tokens: int = 12, **fields: Any) -> Request:
     return Request("/v1/messages", content | fields)
 
 
+def invocation(text: str, tokens: int = 12, **fields: Any) -> Request:
+    """SageMaker's endpoint, which takes any of the shapes."""
+    return chat(text, tokens, **fields)._replace(path="/invocations")
+
+
 def user(content: object) -> dict[str, Any]:
     return {"role": "user", "content": content}
 
@@ -57,25 +62,26 @@ async def ask(server: VllmServer, request: Request) -> Reply:
 
 
 @asynccontextmanager
-async def saturated(server: VllmServer, places: int = 1) -> AsyncIterator[None]:
-    """Inside, requests without an end hold all `places` of the server; leaving lets go of them."""
+async def saturated(server: VllmServer) -> AsyncIterator[int]:
+    """Inside, requests without an end hold every place of the server; leaving lets go of them all at once.
+
+    Gives how many of them wait: with several engines, one may have got more than it has places.
+    """
     blocker = completion("nothing else runs", ENDLESS_TOKENS, stream=True)
     content = json.dumps(blocker.content).encode()
     start = head("POST", blocker.path, server.headers() | JSON | {"content-length": str(len(content))}) + content
-    wires = [Wire(server.port) for _ in range(places)]
-    try:
-        for wire in wires:
-            await wire.__aenter__()
+    readers: list[asyncio.Task[None]] = []
+    async with AsyncExitStack() as wires:
+        metrics = await server.until_idle()
+        while metrics.running < server.places:
+            assert len(readers) < 4 * server.places, "the engines cannot be filled"
+            wire = await wires.enter_async_context(Wire(server.port))
             await wire.write(start)
-            while b"data: " not in await wire.piece():
-                continue
-        # Whoever does not read makes the server hold what it streams, so each is read until the end.
-        readers = [asyncio.create_task(_drain(wire)) for wire in wires]
-        yield
+            # Whoever does not read makes the server hold what it streams.
+            readers.append(asyncio.create_task(_drain(wire)))
+            metrics = await server.until(lambda metrics: metrics.running + metrics.waiting == len(readers))
+        yield metrics.waiting
         assert not any(reader.done() for reader in readers), "a blocker ended by itself: the test took too long"
-    finally:
-        for wire in wires:
-            await wire.__aexit__(None, None, None)
     await asyncio.wait_for(asyncio.gather(*readers, return_exceptions=True), WAIT_S)
 
 
@@ -84,7 +90,7 @@ async def _drain(wire: Wire) -> None:
         continue
 
 
-async def finishing_order(server: VllmServer, waves: Sequence[dict[str, Request]], places: int = 1) -> list[str]:
+async def finishing_order(server: VllmServer, waves: Sequence[dict[str, Request]]) -> list[str]:
     """Queue all requests behind a saturated server, let it go, and return their names in the order in which they were answered.
 
     Within a wave they are sent together; a wave is sent when vLLM says that all before it are waiting.
@@ -96,13 +102,11 @@ async def finishing_order(server: VllmServer, waves: Sequence[dict[str, Request]
         await ask(server, request)
         order.append(name)
 
-    await server.until_idle()
-    async with saturated(server, places):
-        engine_requests = 0
+    async with saturated(server) as waiting:
         for wave in waves:
             tasks += [asyncio.create_task(answered(name, request)) for name, request in wave.items()]
-            engine_requests += sum(engine_request_count(request) for request in wave.values())
-            await server.until(lambda metrics, count=engine_requests: metrics.waiting == count)  # type: ignore[misc]
+            waiting += sum(engine_request_count(request) for request in wave.values())
+            await server.until(lambda metrics, waiting=waiting: metrics.waiting == waiting)
         assert not order
     await asyncio.wait_for(asyncio.gather(*tasks), WAIT_S)
     return order

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 
@@ -104,6 +103,7 @@ class QuantileRanker(ranker_pb2_grpc.RankerServiceServicer):
         self.questions_of_streams: dict[str, int] = {}
         self.answer = answer
         self.delay_s = delay_s
+        self._stopping = threading.Event()
         self._pool = futures.ThreadPoolExecutor(max_workers=16)
         self._server = grpc.server(self._pool, options=[("grpc.so_reuseport", 0)])
         ranker_pb2_grpc.add_RankerServiceServicer_to_server(self, self._server)
@@ -113,13 +113,14 @@ class QuantileRanker(ranker_pb2_grpc.RankerServiceServicer):
 
     def stop(self) -> None:
         """Die at once: what is in flight is cut off. Twice is harmless."""
+        self._stopping.set()
         assert self._server.stop(grace=None).wait(START_S)
         self._pool.shutdown()
 
     def _reply(self, item: ranker_pb2.ScoreStreamRequest) -> ranker_pb2.ScoreStreamResponse:
         self.questions.append(tuple(item.request.prompts))
         if self.delay_s:
-            time.sleep(self.delay_s)  # A slow sidecar is the point of it.
+            self._stopping.wait(self.delay_s)  # A slow sidecar is the point of it.
         return ANSWERS[self.answer](item)
 
     def Score(self, request, context):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from generating import EXACTLY, batch, chat, completion, message, response, user
+from generating import EXACTLY, batch, chat, completion, invocation, message, response, user
 from http_wire import JSON, Reply, Wire, chunked, encoded, head
 from vllm_server import MODEL, VllmServer
 
@@ -64,6 +64,7 @@ def _good() -> dict[str, Case]:
             "", messages=[user([{"type": "text", "text": "what?"}, IMAGE])]
         ),
         "a chat batch": batch("hello"),
+        "an invocation": invocation("hello"),
         "a response": response("hello"),
         "a streamed response": response("hello", stream=True),
         "a response to items": response([{"role": "user", "content": [{"type": "input_text", "text": "hello"}]}]),

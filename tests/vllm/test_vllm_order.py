@@ -1,11 +1,18 @@
 """A saturated vLLM with the middleware: whom it answers first."""
 
-from generating import Request, batch, chat, completion, finishing_order, message, one_by_one, response
+from generating import Request, batch, chat, completion, finishing_order, invocation, message, one_by_one, response
 from quantile_ranker import QuantileRanker, prompt
 from shared_servers import HOOKED, Fleet
 from vllm_server import until_scoring
 
-ENDPOINTS = {"completion": completion, "chat": chat, "batch": batch, "response": response, "message": message}
+ENDPOINTS = {
+    "completion": completion,
+    "chat": chat,
+    "batch": batch,
+    "response": response,
+    "message": message,
+    "invocation": invocation,
+}
 
 
 async def test_short_requests_behind_long_ones_finish_first(fleet: Fleet, ranker: QuantileRanker) -> None:

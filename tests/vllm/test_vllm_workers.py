@@ -1,5 +1,5 @@
-"""Two API server processes before one engine, priorities in the body: one priority scale, and the starvation bound seen from both
-sides."""
+"""Two API server processes before one engine, with priorities in the body, and before two engines, with priorities in the header: one
+priority scale. And the starvation bound, seen from both sides."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from generating import ask, chat, completion, finishing_order, one_by_one, respo
 from http_wire import Reply
 from quantile_ranker import QuantileRanker, prompt
 from rude_requests import CASES, essence, reply_to
-from shared_servers import SHORT_WINDOW_MS, TWO_WORKERS, Fleet
+from shared_servers import SHORT_WINDOW_MS, TWO_ENGINES, TWO_WORKERS, Fleet
 from vllm_server import until_scoring
 
 
@@ -71,3 +71,21 @@ async def test_unscored_requests_keep_their_order_across_workers(fleet: Fleet, r
     """1. saturate 2. queue token ids one by one 3. let go: they finish as they came, whichever worker took them."""
     requests = {str(number): completion([number, 5, 6]) for number in range(1, 9)}
     assert await finishing_order(fleet(TWO_WORKERS), one_by_one(requests)) == list(requests)
+
+
+async def test_two_engines_order_by_one_scale(fleet: Fleet, ranker: QuantileRanker) -> None:
+    """1. saturate both engines of a server with --data-parallel-size 2 2. queue twelve long requests, then twelve short ones 3. let go:
+    no long one is answered before every short one is, whichever engine has it 4. both engines and both workers had a part."""
+    server = fleet(TWO_ENGINES)
+    await until_scoring(server)
+    ranker.questions_of_streams.clear()
+    before = await server.until_idle()
+    long = {f"long {number}": completion(prompt(1.0), 200) for number in range(12)}
+    short = {f"short {number}": completion(prompt(0.0), 4) for number in range(12)}
+    order = await finishing_order(server, [long, short])
+    assert set(order[: len(short)]) == set(short)
+    assert len(ranker.questions_of_streams) == 2
+    after = await server.until_idle()
+    finished = [after.finished(engine) - before.finished(engine) for engine in ("0", "1")]
+    assert sum(finished) == len(long) + len(short)
+    assert min(finished) >= 4

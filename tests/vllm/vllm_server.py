@@ -14,6 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from http_wire import JSON, WAIT_S, Reply, send
 
@@ -62,6 +63,10 @@ class Metrics:
     def waiting(self) -> int:
         return int(self.total("vllm:num_requests_waiting"))
 
+    def finished(self, engine: str) -> int:
+        """Requests that an engine has answered in full."""
+        return int(self.total("vllm:request_success_total", engine=engine, finished_reason="length"))
+
     def outcome(self, name: str) -> int:
         """How many requests the hook counted under this cause."""
         return int(self.total("pars_hook_requests_total", outcome=name))
@@ -79,7 +84,8 @@ class Metrics:
 class VllmServer:
     """A running server; `serve` makes one. The caller closes it.
 
-    `host_port` and `port` lead to it, `log()` is everything that it wrote, `environment` is what was set beyond our own.
+    `port` leads to it, `log()` is everything that it wrote; `api_servers` are its processes that take requests, `places` the
+    requests that its engines run at a time.
     """
 
     def __init__(
@@ -89,8 +95,10 @@ class VllmServer:
         self._log_path = folder / "vllm.log"
         self._mark = uuid.uuid4().hex
         self.port = free_port()
-        self.api_servers = int(flags[flags.index("--api-server-count") + 1]) if "--api-server-count" in flags else 1
-        self.api_key = flags[flags.index("--api-key") + 1] if "--api-key" in flags else None
+        engines = int(_value(flags, "--data-parallel-size", "1"))
+        self.api_servers = int(_value(flags, "--api-server-count", str(engines)))
+        self.places = engines * int(_value(flags, "--max-num-seqs", "128"))
+        self.api_key = _value(flags, "--api-key", None)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PARS_", "VLLM_", "PYTHON"))}
         command = [str(bin_folder / "vllm"), "serve", str(model), *FLAGS, "--port", str(self.port), *flags]
         path = f"{bin_folder}{os.pathsep}{kept.get('PATH', os.defpath)}"
@@ -206,6 +214,10 @@ async def until_scoring(server: VllmServer) -> Metrics:
         if after.outcome("scored") > before.outcome("scored") and not after.total("pars_hook_breaker_open"):
             return after
         assert time.monotonic() < give_up, f"nothing is scored: {after.outcomes()}"
+
+
+def _value(flags: tuple[str, ...], name: str, default: Any) -> Any:
+    return flags[flags.index(name) + 1] if name in flags else default
 
 
 def free_port() -> int:

@@ -39,8 +39,15 @@ class FakeLLM:
         self.ran = list(prompts)
         return list(zip(prompts, params, loras, [use_tqdm] * count, strict=True))
 
-    def chat(self, messages, sampling_params=None, **arguments):
-        return self.generate(messages, sampling_params, **arguments)
+    def chat(self, messages, sampling_params=None, *, lora_request=None, priority=None, use_tqdm=True):
+        return self.generate(messages, sampling_params, lora_request=lora_request, priority=priority, use_tqdm=use_tqdm)
+
+
+class OldLLM(FakeLLM):
+    """Before vLLM 0.32, chat took no priority."""
+
+    def chat(self, messages, sampling_params=None):
+        return self.generate(messages, sampling_params, priority=[0] * len(messages))
 
 
 # The plan.
@@ -242,6 +249,12 @@ def test_in_order_and_back(config: ClientConfig, run: Any) -> None:
     assert llm.ran == [prompts[1], prompts[2], prompts[0]]
     assert run(llm, prompts, client=config, order="longest")[1] == (prompts[1], None, None, True)
     assert llm.ran == [prompts[0], prompts[2], prompts[1]]
+
+
+def test_a_chat_that_takes_no_priority_gets_the_sorted_list(config: ClientConfig) -> None:
+    llm = OldLLM()
+    assert [output[1] for output in chat_in_order(llm, [user("xx"), user("x")], ["p2", "p1"], client=config)] == ["p2", "p1"]
+    assert llm.ran == [user("x"), user("xx")]
 
 
 def test_a_priority_of_the_callers_own_is_refused_before_anything_is_asked(
