@@ -25,8 +25,9 @@ from http_wire import Reply
 from quantile_ranker import QuantileRanker
 from rude_requests import CASES, reply_to
 from shared_servers import PLAIN, Fleet
-from tiny_llama import make_model
 from vllm_server import VllmServer
+
+from benchmarks.tiny_llama import make_model
 
 REPOSITORY = Path(__file__).parents[2]
 HERE = Path(__file__).parent

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -67,27 +67,19 @@ async def saturated(server: VllmServer) -> AsyncIterator[int]:
 
     Gives how many of them wait: with several engines, one may have got more than it has places.
     """
-    blocker = completion("nothing else runs", ENDLESS_TOKENS, stream=True)
+    blocker = completion("nothing else runs", ENDLESS_TOKENS)
     content = json.dumps(blocker.content).encode()
     start = head("POST", blocker.path, server.headers() | JSON | {"content-length": str(len(content))}) + content
-    readers: list[asyncio.Task[None]] = []
     async with AsyncExitStack() as wires:
         metrics = await server.until_idle()
+        blockers = 0
         while metrics.running < server.places:
-            assert len(readers) < 4 * server.places, "the engines cannot be filled"
+            assert blockers < 4 * server.places, "the engines cannot be filled"
             wire = await wires.enter_async_context(Wire(server.port))
             await wire.write(start)
-            # Whoever does not read makes the server hold what it streams.
-            readers.append(asyncio.create_task(_drain(wire)))
-            metrics = await server.until(lambda metrics: metrics.running + metrics.waiting == len(readers))
+            blockers += 1
+            metrics = await server.until(lambda metrics, sent=blockers: metrics.running + metrics.waiting == sent)
         yield metrics.waiting
-        assert not any(reader.done() for reader in readers), "a blocker ended by itself: the test took too long"
-    await asyncio.wait_for(asyncio.gather(*readers, return_exceptions=True), WAIT_S)
-
-
-async def _drain(wire: Wire) -> None:
-    while await wire.piece():
-        continue
 
 
 async def finishing_order(server: VllmServer, waves: Sequence[dict[str, Request]]) -> list[str]:
@@ -96,19 +88,18 @@ async def finishing_order(server: VllmServer, waves: Sequence[dict[str, Request]
     Within a wave they are sent together; a wave is sent when vLLM says that all before it are waiting.
     """
     order: list[str] = []
-    tasks: list[Awaitable[None]] = []
 
     async def answered(name: str, request: Request) -> None:
         await ask(server, request)
         order.append(name)
 
-    async with saturated(server) as waiting:
+    async with asyncio.timeout(3 * WAIT_S), asyncio.TaskGroup() as tasks, saturated(server) as waiting:
         for wave in waves:
-            tasks += [asyncio.create_task(answered(name, request)) for name, request in wave.items()]
+            for name, request in wave.items():
+                tasks.create_task(answered(name, request))
             waiting += sum(engine_request_count(request) for request in wave.values())
             await server.until(lambda metrics, waiting=waiting: metrics.waiting == waiting)
         assert not order
-    await asyncio.wait_for(asyncio.gather(*tasks), WAIT_S)
     return order
 
 

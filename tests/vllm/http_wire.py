@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 """For every wait of a test: never reached when all is well."""
 JSON = {"content-type": "application/json"}
 

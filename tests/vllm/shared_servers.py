@@ -23,7 +23,7 @@ TWO_WORKERS, TWO_ENGINES = "hooked, two workers, priority in the body", "hooked,
 FCFS = "hooked, without priority scheduling"
 TIGHT = "hooked, little memory, short deadline"
 
-SHORT_WINDOW_MS = 3000
+SHORT_WINDOW_MS = 6000
 """For the test that sees the bound from both sides."""
 
 TIGHT_PLACES = 8

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from generating import ask, chat, completion, finishing_order, one_by_one, response, saturated
-from http_wire import Reply
+from http_wire import WAIT_S, Reply
 from quantile_ranker import QuantileRanker, prompt
 from rude_requests import CASES, essence, reply_to
 from shared_servers import SHORT_WINDOW_MS, TWO_ENGINES, TWO_WORKERS, Fleet
@@ -41,20 +41,19 @@ async def test_nobody_is_overtaken_by_who_comes_later_than_the_window(fleet: Fle
         await ask(server, completion(prompt(quantile)))
         order.append(name)
 
-    async with saturated(server):
-        tasks = [asyncio.create_task(answered("long", 1.0))]
+    async with asyncio.timeout(3 * WAIT_S), asyncio.TaskGroup() as tasks, saturated(server):
+        tasks.create_task(answered("long", 1.0))
         await server.until(lambda metrics: metrics.waiting == 1)
         # The clock of the priorities; the long request's own time is a little earlier.
         bound_s = time.time() + SHORT_WINDOW_MS / 1000
-        tasks.append(asyncio.create_task(answered("short, at once", 0.0)))
+        tasks.create_task(answered("short, at once", 0.0))
         await server.until(lambda metrics: metrics.waiting == 2)
         assert time.time() < bound_s, "the machine was too slow to see the inner side of the bound"
         await asyncio.sleep(bound_s - time.time() + 0.01)
         assert time.time() > bound_s
-        tasks.append(asyncio.create_task(answered("short, too late", 0.0)))
+        tasks.create_task(answered("short, too late", 0.0))
         await server.until(lambda metrics: metrics.waiting == 3)
         assert not order
-    await asyncio.gather(*tasks)
     assert order == ["short, at once", "long", "short, too late"]
 
 
