@@ -97,9 +97,9 @@ class VllmServer:
         self._log_path = folder / "vllm.log"
         self._mark = uuid.uuid4().hex
         self.port = free_port()
-        engines = int(_value(flags, "--data-parallel-size", "1"))
-        self.api_servers = int(_value(flags, "--api-server-count", str(engines)))
-        self.places = engines * int(_value(flags, "--max-num-seqs", "128"))
+        self.engines = int(_value(flags, "--data-parallel-size", "1"))
+        self.api_servers = int(_value(flags, "--api-server-count", str(self.engines)))
+        self.places = self.engines * int(_value(flags, "--max-num-seqs", "128"))
         self.api_key = _value(flags, "--api-key", None)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PARS_", "VLLM_", "PYTHON"))}
         command = [str(bin_folder / "vllm"), "serve", str(model), *FLAGS, "--port", str(self.port), *flags]
@@ -205,9 +205,10 @@ class VllmServer:
         Without this a machine of two cores makes tokens faster than the API server can pass on, and its metrics lag by seconds.
         """
         folder = Path(f"/proc/{process_id}")
-        if b"VLLM::EngineCore" in (folder / "cmdline").read_bytes() or b"VLLM::Worker" in (folder / "cmdline").read_bytes():
-            for thread in (folder / "task").iterdir():
-                os.setpriority(os.PRIO_PROCESS, int(thread.name), ENGINE_NICE)
+        with contextlib.suppress(OSError):  # A process or thread that has just ended.
+            if re.search(rb"VLLM::(EngineCore|Worker)", (folder / "cmdline").read_bytes()):
+                for thread in (folder / "task").iterdir():
+                    os.setpriority(os.PRIO_PROCESS, int(thread.name), ENGINE_NICE)
 
     def _healthy(self) -> bool:
         try:

@@ -283,6 +283,20 @@ async def test_whoever_insists_on_the_header_gets_it(monkeypatch):
     assert (app.priority, app.fields) == (NEUTRAL, {"prompt": "hello"})
 
 
+@pytest.mark.parametrize(
+    ("place", "path", "messages"),
+    [
+        ("body", "/v1/messages", [{"role": "user", "content": "hello"}]),
+        ("header", "/v1/chat/completions/batch", [[{"role": "user", "content": "hello"}]]),
+    ],
+)
+async def test_an_endpoint_without_the_wanted_place_gets_the_other(place, path, messages):
+    """Without a priority it would count as 0, and jump the queue."""
+    app = await served({"messages": messages}, path=path, priority_place=place)
+    assert (app.priority, app.fields.get("priority")) == ((NEUTRAL, None) if place == "body" else (None, int(NEUTRAL)))
+    assert app.counts == {"gated": 1}
+
+
 async def test_a_clients_header_counts_only_where_the_server_reads_it(monkeypatch):
     conversations = {"messages": [[{"role": "user", "content": "hello"}]]}
     app = await served(conversations, path="/v1/chat/completions/batch", headers=[("x-vllm-priority", "5")])

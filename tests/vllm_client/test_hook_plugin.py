@@ -6,13 +6,15 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from scripted_ranker import TIMEOUT_S, ScriptedRanker
 
-from vllm_client.hook import plugin, settings
+from vllm_client.hook import plugin
 from vllm_client.hook.add_request import ENGINE_MODULE
 from vllm_client.hook.host import TESTED_MAX, TESTED_MIN
 from vllm_client.hook.settings import HookSettingsError
@@ -151,8 +153,11 @@ def test_settings_that_cannot_be_used_stop_the_start(register, wrong: dict[str, 
         register(**wrong)
 
 
-def test_the_variable_has_one_name() -> None:
-    assert plugin.PLUGIN_VARIABLE == settings.PLUGIN_VARIABLE
+def test_both_distributions_bring_the_entry_point() -> None:
+    root = Path(plugin.__file__).parents[2]
+    for file in (root / "pyproject.toml", root / "vllm_client/pyproject.toml"):
+        entry_points = tomllib.loads(file.read_text())["project"]["entry-points"]
+        assert entry_points == {"vllm.general_plugins": {"pars": f"{plugin.__name__}:{plugin.register.__name__}"}}
 
 
 PROBE = """

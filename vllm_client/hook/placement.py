@@ -13,10 +13,17 @@ Place = Literal["header", "body"]
 
 
 def place_of(endpoint: Endpoint, wanted: PriorityPlace, knows_header: bool | None) -> Place | None:
-    """Return the place; None when there is none that the server would look at. `knows_header` is the Host's."""
-    if endpoint.reads_header and wanted != "body" and (wanted == "header" or knows_header is not False):
-        return "header"
-    return "body" if endpoint.reads_body and wanted != "header" else None
+    """Return the place; None when there is none that the server would look at. `knows_header` is the Host's.
+
+    `wanted` decides where there are both. An endpoint that reads only the other one gets it there: without any, its requests would
+    have priority 0 and jump the queue.
+    """
+    readable: dict[Place, bool] = {
+        "header": endpoint.reads_header and (knows_header is not False or wanted == "header"),
+        "body": endpoint.reads_body,
+    }
+    preferred: tuple[Place, ...] = ("body", "header") if wanted == "body" else ("header", "body")
+    return next((place for place in preferred if readable[place]), None)
 
 
 def obeyed_header(endpoint: Endpoint, headers: Headers, knows_header: bool | None) -> int | None:
