@@ -80,11 +80,11 @@ def _under_load(load: Figures) -> list[str]:
 
 
 def _at_low_load(low: Figures) -> list[str]:
-    summary = low["summary"]
+    summary, starts = low["summary"], len(low["starts"])
+    over = f"; lowest and highest over {starts} starts" if starts > 1 else ", one start of each"
     lines = [
         "Without load. Added end-to-end latency of a lone request, engines with and without the hook side by side: median of the",
-        f"differences, lowest and highest over {len(low['starts'])} starts. Without the hook such a request takes",
-        f"{summary['e2e_ms']['without'][0]:.0f} ms.",
+        f"differences{over}. Without the hook such a request takes {summary['e2e_ms']['without'][0]:.0f} ms.",
         "",
         "| | added ms |",
         "|---|---|",
@@ -92,7 +92,8 @@ def _at_low_load(low: Figures) -> list[str]:
     for name, variant in low["variants"].items():
         if name in summary["added_ms"]:
             median, lowest, highest = summary["added_ms"][name]
-            lines.append(f"| {variant['what']} | {median:.1f} ({lowest:.1f} to {highest:.1f}) |")
+            spread = f" ({lowest:.1f} to {highest:.1f})" if starts > 1 else ""
+            lines.append(f"| {variant['what']} | {median:.1f}{spread} |")
     return lines
 
 
