@@ -50,7 +50,7 @@ def _remove_and_kill(process: RankerProcess, socket: Path) -> None:
     process.stop()
 
 
-SLOW_S = 20.0
+SLOW_S = 40.0
 """Longer than every deadline of the tests."""
 
 TROUBLES = {
