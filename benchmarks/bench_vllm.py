@@ -37,7 +37,8 @@ NOTES = (
     "A tiny Llama with random weights, on a CPU: the scheduling is vLLM's own, the speed says nothing. Responses have the recorded "
     "lengths, whatever their text.",
     "load: every step of the worker is padded to step_ms, and readers of shared memory sleep instead of spinning (vllm_pacing), "
-    "since two equal runs on a small shared machine differ by tens of per cent otherwise. step_p50_ms says whether that held.",
+    "since the engine, the sidecar and the client fight for the cores of a small machine otherwise. step_p50_ms and step_p99_ms say "
+    "whether that held.",
     "load: the hook's deadline is deadline_ms and not its default of 10, because the encoder shares its cores with vLLM, vLLM's API "
     "server and the client.",
     f"load: the window of the ageing policy is its default, {DEFAULT_WINDOW_MS:,} ms. Where that is several times the longest_wait "

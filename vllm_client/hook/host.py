@@ -83,7 +83,7 @@ def tell_about(host: Host, settings: HookSettings, logger: logging.Logger) -> No
     elif host.engine_obeys is False:
         logger.error(
             "PARS hook: DOES NOTHING, because this server runs without --scheduling-policy priority, and vLLM then ignores "
-            "every priority. Requests pass through untouched. Add --scheduling-policy priority, or take the middleware away."
+            "every priority. Requests pass through untouched. Add --scheduling-policy priority, or take the hook away."
         )
     if host.is_tested() is False:
         logger.warning(
