@@ -1,9 +1,9 @@
 """A vLLM plugin used only for measuring on a small shared machine: steps of equal length, and waiting without spinning.
 
 Unpaced, the engine's processes spin while they wait for each other, and so fight each other, the sidecar and the client for the
-cores. Here a step takes `PARS_BENCH_STEP_MS` as long as the machine is not too busy for that, and readers sleep. What is measured then is the
-order of the requests, not the speed of the model. Every report of such a run says so, and gives the steps' percentiles: where p99
-is far above the median, the machine was too busy and the run says nothing.
+cores. Here a step takes `PARS_BENCH_STEP_MS`, unless the machine is too busy for that, and readers sleep. What is measured then is
+the order of the requests, not the speed of the model. Every report of such a run says so, and gives the steps' percentiles: where
+p99 is far above the median, the machine was too busy and the run says nothing.
 
 Runs in vLLM's environment: standard library only, vLLM's own modules when it is called. `plugin_folder` writes what makes vLLM load
 it from a folder on PYTHONPATH, so that nothing is installed.
