@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sidecar import cost_model
+from sidecar import cost_model, settings_source
 from sidecar.batching import BatchLimits, CostModel
 from sidecar.engine import Engine
 from sidecar.errors import StartError
@@ -22,7 +22,7 @@ from sidecar.ranker import Ranker
 from sidecar.runner import BatchRunner
 from sidecar.server import Server, stop_signals
 from sidecar.session import CUDA
-from sidecar.settings import CUDA_WORKERS, Settings
+from sidecar.settings import CUDA_WORKERS, DEFAULT_RANKER, Settings
 
 _log = logging.getLogger("sidecar")
 
@@ -31,13 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a stop signal. Returns the exit code."""
     # Tokenizing runs where we put it; the tokenizer's own pool, one thread per core, would fight the model threads.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        settings = Settings.load(sys.argv[1:] if arguments is None else arguments, os.environ)
+        if settings_source.PRINT_FLAG in arguments:
+            print("\n".join(settings_source.table(Settings, arguments, os.environ)))
+            return 0
+        settings = Settings.load(arguments, os.environ)
         logging.basicConfig(
             stream=sys.stderr, level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
         workers, threads = settings.cpu_threads()
-        ranker = Ranker.load(settings.bundle_folder, settings.provider, threads)
+        ranker = Ranker.load(settings.bundle_folders()[DEFAULT_RANKER], settings.provider, threads)
         max_tokens = ranker.manifest.input.max_tokens
         settings.check_fits(max_tokens)
         cost = cost_model.measure(ranker.encoder.scorer, max_tokens)

@@ -10,14 +10,16 @@ from pars import DEFAULT_ADDRESS
 from sidecar.address import check_address, clear_stale_socket, real_address
 from sidecar.cores import allotted_cores
 from sidecar.errors import AddressError, SettingsError
-from sidecar.settings import ENV_PREFIX, Settings, flag_of, help_of
+from sidecar import settings_source
+from sidecar.settings import Settings
+from sidecar.settings_source import ENV_PREFIX, flag_of, help_of
 
 
 def test_the_defaults_are_valid() -> None:
     settings = Settings.load(["--bundle", "b"], {})
     assert settings == Settings(bundle="b")
     assert settings.address == DEFAULT_ADDRESS
-    assert settings.bundle_folder == Path("b")
+    assert settings.bundle_folders() == {"default": Path("b")}
 
 
 def test_the_environment_beats_defaults_and_flags_beat_the_environment() -> None:
@@ -71,10 +73,20 @@ def test_every_setting_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> No
         assert flag_of(field) in shown
         assert f"[{ENV_PREFIX}{field.name.upper()}]" in help_of(field)
         assert field.metadata["doc"]
-        if isinstance(field.default, int | float):
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool):
             assert field.metadata["unit"], f"{field.name} has no unit"
             assert field.metadata["low"] <= field.default <= field.metadata["high"]
             assert bool(field.metadata["zero"]) == (field.metadata["low"] == 0), f"{field.name} must say what 0 means"
+
+
+def test_the_table_says_where_each_value_came_from() -> None:
+    rows = list(settings_source.table(Settings, ["--workers", "3", "--tier-fallback", "off"], {"PARS_SIDECAR_GRACE_S": "2"}))
+    cells = {row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:6]] for row in rows[2:]}
+    assert list(cells) == [field.name for field in dataclasses.fields(Settings)]
+    assert cells["workers"] == ["3", "--workers", "0", "threads"]
+    assert cells["grace_s"] == ["2.0", "PARS_SIDECAR_GRACE_S", "10.0", "seconds"]
+    assert cells["tier_fallback"] == ["off", "--tier-fallback", "on", ""]
+    assert cells["max_batch_prompts"] == ["128", "default", "128", "prompts"]
 
 
 @pytest.mark.parametrize(

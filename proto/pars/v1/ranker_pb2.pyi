@@ -29,12 +29,14 @@ LONGER_B: Longer
 LONGER_NEITHER: Longer
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("prompts", "tier")
+    __slots__ = ("prompts", "tier", "ranker")
     PROMPTS_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
+    RANKER_FIELD_NUMBER: _ClassVar[int]
     prompts: _containers.RepeatedScalarFieldContainer[str]
     tier: Tier
-    def __init__(self, prompts: _Optional[_Iterable[str]] = ..., tier: _Optional[_Union[Tier, str]] = ...) -> None: ...
+    ranker: str
+    def __init__(self, prompts: _Optional[_Iterable[str]] = ..., tier: _Optional[_Union[Tier, str]] = ..., ranker: _Optional[str] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
     __slots__ = ("scores", "bundle_id", "timing")
@@ -111,12 +113,14 @@ class PromptPair(_message.Message):
     def __init__(self, prompt_a: _Optional[str] = ..., prompt_b: _Optional[str] = ...) -> None: ...
 
 class CompareRequest(_message.Message):
-    __slots__ = ("pairs", "tier")
+    __slots__ = ("pairs", "tier", "ranker")
     PAIRS_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
+    RANKER_FIELD_NUMBER: _ClassVar[int]
     pairs: _containers.RepeatedCompositeFieldContainer[PromptPair]
     tier: Tier
-    def __init__(self, pairs: _Optional[_Iterable[_Union[PromptPair, _Mapping]]] = ..., tier: _Optional[_Union[Tier, str]] = ...) -> None: ...
+    ranker: str
+    def __init__(self, pairs: _Optional[_Iterable[_Union[PromptPair, _Mapping]]] = ..., tier: _Optional[_Union[Tier, str]] = ..., ranker: _Optional[str] = ...) -> None: ...
 
 class Comparison(_message.Message):
     __slots__ = ("longer", "score_a", "score_b", "expected_tokens_difference")
@@ -141,15 +145,21 @@ class CompareResponse(_message.Message):
     def __init__(self, comparisons: _Optional[_Iterable[_Union[Comparison, _Mapping]]] = ..., bundle_id: _Optional[str] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
 
 class GetBundleRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("ranker",)
+    RANKER_FIELD_NUMBER: _ClassVar[int]
+    ranker: str
+    def __init__(self, ranker: _Optional[str] = ...) -> None: ...
 
 class GetBundleResponse(_message.Message):
-    __slots__ = ("manifest", "execution_provider", "max_prompts_per_call")
+    __slots__ = ("manifest", "execution_provider", "max_prompts_per_call", "ranker", "rankers")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_PROVIDER_FIELD_NUMBER: _ClassVar[int]
     MAX_PROMPTS_PER_CALL_FIELD_NUMBER: _ClassVar[int]
+    RANKER_FIELD_NUMBER: _ClassVar[int]
+    RANKERS_FIELD_NUMBER: _ClassVar[int]
     manifest: _bundle_pb2.BundleManifest
     execution_provider: str
     max_prompts_per_call: int
-    def __init__(self, manifest: _Optional[_Union[_bundle_pb2.BundleManifest, _Mapping]] = ..., execution_provider: _Optional[str] = ..., max_prompts_per_call: _Optional[int] = ...) -> None: ...
+    ranker: str
+    rankers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, manifest: _Optional[_Union[_bundle_pb2.BundleManifest, _Mapping]] = ..., execution_provider: _Optional[str] = ..., max_prompts_per_call: _Optional[int] = ..., ranker: _Optional[str] = ..., rankers: _Optional[_Iterable[str]] = ...) -> None: ...

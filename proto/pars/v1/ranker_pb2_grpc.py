@@ -30,11 +30,17 @@ class RankerServiceStub(object):
 
     Callers set a deadline on every call. Status codes, the same for every RPC:
     INVALID_ARGUMENT    the request is wrong (each RPC says how). Never retry.
-    RESOURCE_EXHAUSTED  too many prompts are waiting, or the message is larger than the server takes. Do not retry: use the
-    neutral priority.
+    UNAUTHENTICATED     the server wants a bearer token and the call has none, or a wrong one. Never retry as it is.
+    RESOURCE_EXHAUSTED  too much is waiting for the scorer that must answer, or the message is larger than the server takes. Do not
+    retry: use the neutral priority.
     UNAVAILABLE         starting, draining or gone. Retry once, elsewhere if there is an elsewhere.
-    DEADLINE_EXCEEDED   the caller's deadline passed; the work was dropped. Use the neutral priority.
+    DEADLINE_EXCEEDED   the time left is not enough; the work was dropped. Use the neutral priority.
     INTERNAL            a fault of the server. The message names no internals; the server's log does.
+
+    No answer is late: a call whose tier is left to the server is answered by the n-gram scorer at once when the encoder would not be
+    done within the call's deadline, unless the server's settings forbid it; the reply says so by its tier. A call that insists on
+    the encoder, or whose server forbids the change of tier, fails at once instead: RESOURCE_EXHAUSTED when the queue is what takes
+    too long, DEADLINE_EXCEEDED when the work itself does. A call without a deadline has the server's longest (30 s by default).
     """
 
     def __init__(self, channel):
@@ -70,18 +76,24 @@ class RankerServiceServicer(object):
 
     Callers set a deadline on every call. Status codes, the same for every RPC:
     INVALID_ARGUMENT    the request is wrong (each RPC says how). Never retry.
-    RESOURCE_EXHAUSTED  too many prompts are waiting, or the message is larger than the server takes. Do not retry: use the
-    neutral priority.
+    UNAUTHENTICATED     the server wants a bearer token and the call has none, or a wrong one. Never retry as it is.
+    RESOURCE_EXHAUSTED  too much is waiting for the scorer that must answer, or the message is larger than the server takes. Do not
+    retry: use the neutral priority.
     UNAVAILABLE         starting, draining or gone. Retry once, elsewhere if there is an elsewhere.
-    DEADLINE_EXCEEDED   the caller's deadline passed; the work was dropped. Use the neutral priority.
+    DEADLINE_EXCEEDED   the time left is not enough; the work was dropped. Use the neutral priority.
     INTERNAL            a fault of the server. The message names no internals; the server's log does.
+
+    No answer is late: a call whose tier is left to the server is answered by the n-gram scorer at once when the encoder would not be
+    done within the call's deadline, unless the server's settings forbid it; the reply says so by its tier. A call that insists on
+    the encoder, or whose server forbids the change of tier, fails at once instead: RESOURCE_EXHAUSTED when the queue is what takes
+    too long, DEADLINE_EXCEEDED when the work itself does. A call without a deadline has the server's longest (30 s by default).
     """
 
     def Score(self, request, context):
         """Score scores a batch of prompts.
 
-        INVALID_ARGUMENT: no prompts, more prompts than the server's limit, text that is not valid UTF-8, an unknown tier, or the
-        n-gram tier of a bundle that has none.
+        INVALID_ARGUMENT: no prompts, more prompts than the server's limit, text that is not valid UTF-8, an unknown tier, the n-gram
+        tier of a bundle that has none, or a ranker that the server does not have.
         Any Unicode text is a valid prompt, the empty text and control characters included. An over-long prompt is cut and flagged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -110,7 +122,9 @@ class RankerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetBundle(self, request, context):
-        """GetBundle describes the bundle that scores. It does not depend on load and never fails while the server is up.
+        """GetBundle describes the bundle that scores for a ranker. It does not depend on load and never fails while the server is up.
+
+        INVALID_ARGUMENT: a ranker that the server does not have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,11 +166,17 @@ class RankerService(object):
 
     Callers set a deadline on every call. Status codes, the same for every RPC:
     INVALID_ARGUMENT    the request is wrong (each RPC says how). Never retry.
-    RESOURCE_EXHAUSTED  too many prompts are waiting, or the message is larger than the server takes. Do not retry: use the
-    neutral priority.
+    UNAUTHENTICATED     the server wants a bearer token and the call has none, or a wrong one. Never retry as it is.
+    RESOURCE_EXHAUSTED  too much is waiting for the scorer that must answer, or the message is larger than the server takes. Do not
+    retry: use the neutral priority.
     UNAVAILABLE         starting, draining or gone. Retry once, elsewhere if there is an elsewhere.
-    DEADLINE_EXCEEDED   the caller's deadline passed; the work was dropped. Use the neutral priority.
+    DEADLINE_EXCEEDED   the time left is not enough; the work was dropped. Use the neutral priority.
     INTERNAL            a fault of the server. The message names no internals; the server's log does.
+
+    No answer is late: a call whose tier is left to the server is answered by the n-gram scorer at once when the encoder would not be
+    done within the call's deadline, unless the server's settings forbid it; the reply says so by its tier. A call that insists on
+    the encoder, or whose server forbids the change of tier, fails at once instead: RESOURCE_EXHAUSTED when the queue is what takes
+    too long, DEADLINE_EXCEEDED when the work itself does. A call without a deadline has the server's longest (30 s by default).
     """
 
     @staticmethod
