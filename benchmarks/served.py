@@ -22,9 +22,9 @@ class ServedSidecar:
         arguments = ["--bundle", str(bundle.resolve()), "--address", address, "--provider", provider, *flags]
         self.process = LineProcess([sys.executable, "-m", "sidecar", *arguments], merge_stderr=True)
         try:
-            line = self.process.line_like(r"\bserving (bundle=\S+ .*)", START_S).group(1)
-            self.says = dict(word.split("=", 1) for word in shlex.split(line))
-            self.address = self.says["address"]
+            ready = self.process.line_like(r"\branker ready (name=\S+ .*)", START_S).group(1)
+            self.says = dict(word.split("=", 1) for word in shlex.split(ready))
+            self.address = self.process.line_like(r"\bserving address=(\S+)", START_S).group(1)
             with RankerClient(ClientConfig(address=self.address, deadline_ms=ANSWER_MS)) as client:
                 self.execution_provider = client.get_bundle().execution_provider
         except BaseException:

@@ -1,7 +1,7 @@
 """The composition root: builds everything, in order, and nothing else does.
 
-Up: settings → verified bundle → session → golden prompts → engine → bind → SERVING. What fails on the way stops the start with
-one line and exit code 1. Down, on SIGTERM or SIGINT: see Server.stop. Exit code 0.
+Up: settings → verified bundles → sessions → golden prompts → engine → bind → SERVING. What fails on the way stops the start with
+one line and exit code 1. SIGHUP: see reload. Down, on SIGTERM or SIGINT: see Server.stop. Exit code 0.
 """
 
 import asyncio
@@ -9,20 +9,23 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
-from sidecar import cost_model, settings_source
-from sidecar.batching import BatchLimits, CostModel
-from sidecar.engine import Engine
+from sidecar import settings_source
+from sidecar.access import Access
+from sidecar.engine import Engine, EngineLimits
 from sidecar.errors import StartError
-from sidecar.health import Health
+from sidecar.health import LIFECYCLE, Health, ranker_component
 from sidecar.lane import TokenizerLane
+from sidecar.loading import LoadedRanker, go_live, load_ranker
+from sidecar.observer import Observer
 from sidecar.permits import Permits
-from sidecar.ranker import Ranker
-from sidecar.runner import BatchRunner
-from sidecar.server import Server, stop_signals
-from sidecar.session import CUDA
-from sidecar.settings import CUDA_WORKERS, DEFAULT_RANKER, Settings
+from sidecar.rankers import Rankers
+from sidecar.reload import Reloader
+from sidecar.server import Server
+from sidecar.settings import Settings
+from sidecar.signals import handled_signals
 
 _log = logging.getLogger("sidecar")
 
@@ -40,16 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.basicConfig(
             stream=sys.stderr, level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        workers, threads = settings.cpu_threads()
-        ranker = Ranker.load(settings.bundle_folders()[DEFAULT_RANKER], settings.provider, threads)
-        max_tokens = ranker.manifest.input.max_tokens
-        settings.check_fits(max_tokens)
-        cost = cost_model.measure(ranker.encoder.scorer, max_tokens)
-        if ranker.execution_provider == CUDA:
-            workers = settings.workers or CUDA_WORKERS
+        access = Access.open(settings)
+        loaded = {name: load_ranker(folder, settings) for name, folder in settings.bundle_folders().items()}
         # What is loaded by now stays; keeping it out of every later collection takes their pauses from the tail of latency.
         gc.freeze()
-        asyncio.run(serve(settings, ranker, cost, workers))
+        asyncio.run(serve(settings, access, loaded))
     except StartError as error:
         # One line, whatever a library put into its message.
         print("sidecar cannot start:", " ".join(str(error).split()), file=sys.stderr)
@@ -59,48 +57,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def serve(settings: Settings, ranker: Ranker, cost: CostModel, workers: int) -> None:
-    """Build engine and server around a loaded ranker, serve until a stop signal, stop in order."""
-    health = Health("model", "lifecycle")
-    health.set("model", True)
-
-    def on_health(well: bool) -> None:
-        _log.log(logging.INFO if well else logging.ERROR, "model %s", "recovered" if well else "failed, NOT_SERVING")
-        health.set("model", well)
-
-    runner = BatchRunner(
-        ranker.encoder.scorer,
-        cost,
-        BatchLimits(settings.max_batch_prompts, settings.max_batch_tokens),
-        workers=workers,
-        window_prompts=settings.window_prompts,
-        on_health=on_health,
-    )
+async def serve(settings: Settings, access: Access, loaded: Mapping[str, LoadedRanker]) -> None:
+    """Build engine and server around the loaded rankers, serve until a stop signal, stop in order."""
+    observer = Observer()
+    health = Health(LIFECYCLE, *map(ranker_component, loaded))
+    start_ranker = partial(go_live, settings=settings, health=health, observer=observer)
+    rankers = Rankers({name: start_ranker(name, ranker) for name, ranker in loaded.items()})
     engine = Engine(
-        ranker,
-        runner,
+        rankers,
         TokenizerLane(),
-        Permits(settings.max_waiting_prompts),
-        max_prompts_per_call=settings.max_prompts_per_call,
+        Permits(settings.max_waiting_prompts, settings.max_waiting_chars),
+        Permits(settings.max_waiting_prompts, settings.max_waiting_chars),
+        EngineLimits(
+            max_prompts_per_call=settings.max_prompts_per_call,
+            max_wait_s=settings.max_wait_s,
+            reserve_ms=settings.reserve_ms,
+            tier_fallback=settings.tier_fallback,
+        ),
+        observer=observer,
     )
-    server = Server(engine, health, max_message_bytes=settings.max_message_bytes, max_stream_items=settings.max_stream_items)
-    with stop_signals() as stop_requests:
+    reloader = Reloader(rankers, settings.bundle_folders(), partial(load_ranker, settings=settings), start_ranker, observer)
+    server = Server(
+        engine,
+        health,
+        max_message_bytes=settings.max_message_bytes,
+        max_stream_items=settings.max_stream_items,
+        access=access,
+    )
+    with handled_signals(on_reload=reloader.request) as stop_requests:
         try:
             address = await server.start(settings.address)
         except BaseException:
             await engine.close()
             raise
-        _log.info(
-            "serving bundle=%s address=%s provider=%s workers=%d fixed_ms=%.3f per_token_ms=%.5f",
-            ranker.manifest.bundle_id,
-            address,
-            ranker.execution_provider,
-            workers,
-            cost.fixed_ms,
-            cost.per_token_ms,
-        )
+        reloading = asyncio.create_task(reloader.run())
+        _log.info("serving address=%s rankers=%s", address, ",".join(rankers.names))
         await stop_requests.first.wait()
+        reloading.cancel()
         await server.stop(settings.grace_s, stop_requests.again)
+        await reloader.close()
     _log.info("stopped")
 
 

@@ -33,12 +33,20 @@ class BatchLimits:
     max_tokens: int
 
 
-def next_batch(lengths: Sequence[int], cost: CostModel, limits: BatchLimits, free_workers: int = 1) -> list[int]:
+def next_batch(
+    lengths: Sequence[int],
+    cost: CostModel,
+    limits: BatchLimits,
+    free_workers: int = 1,
+    time_left_ms: Sequence[float] | None = None,
+) -> list[int]:
     """Choose the next batch from the waiting prompts.
 
     lengths: tokens of each waiting prompt, oldest first, at least one; each at least 1 and at most limits.max_tokens.
     free_workers: workers with nothing to do, the asking one included. With several, no part takes more than its share of the
     prompts: two half batches side by side are done sooner than one whole batch beside an idle core.
+    time_left_ms: how long each prompt may still take, on the cost model's scale, each enough for a batch of its own; inf or no list
+    where nobody waits for it. A batch is made small enough to be in time for all of its prompts.
 
     Returns positions in `lengths`, shortest prompt first. Position 0, the oldest, is always among them.
     Time: O(n^2) in array operations, about 0.3 ms for 128 prompts.
@@ -54,7 +62,16 @@ def next_batch(lengths: Sequence[int], cost: CostModel, limits: BatchLimits, fre
     end = len(order)
     while starts[end] > oldest:
         end = starts[end]
-    return order[starts[end] : end]
+    start = starts[end]
+    if time_left_ms is not None:
+        has_ms = min(time_left_ms[position] for position in order[start:end])
+        while end - start > 1 and cost.run_ms(end - start, lengths[order[end - 1]]) > has_ms:
+            # First what makes the oldest one wait for padding, then what only makes the batch larger.
+            if end - 1 > oldest:
+                end -= 1
+            else:
+                start += 1
+    return order[start:end]
 
 
 def _split(ascending: list[int], cost: CostModel, max_prompts: int, max_tokens: int) -> list[int]:

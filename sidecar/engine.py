@@ -1,6 +1,8 @@
-"""The way of one call: checks → permits → token ids → a tier's scorer → calibrated answer. Exactly one answer per caller."""
+"""The way of one call: checks → permits → token ids → the tier rule → a tier's scorer → calibrated answer.
 
-import asyncio
+Exactly one answer per caller, and none after its deadline.
+"""
+
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,15 +10,40 @@ from dataclasses import dataclass
 import numpy as np
 
 from pars.v1 import ranker_pb2
-from sidecar.errors import DeadlineError, InvalidRequestError, ModelError, ScoringFailedError
+from sidecar.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    ModelError,
+    OverloadedError,
+    ScoringFailedError,
+)
 from sidecar.lane import TokenizerLane
+from sidecar.observer import Observer, TierReason
 from sidecar.permits import Permits
-from sidecar.ranker import Ranker, TierScorer
-from sidecar.runner import BatchRunner, RunResult
+from sidecar.ranker import TierScorer
+from sidecar.rankers import LiveRanker, Rankers
+from sidecar.runner import RunResult
 from sidecar.scorer import TokenizedPrompt
+from sidecar.tier_rule import Reserve, Verdict, choose
 
 NGRAM_PROMPT_CHARS = 160
 """What the n-gram scorer costs per prompt, as characters of tokenizing that take as long: about 45 µs."""
+
+NGRAM_PROMPT_MS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What a call may bring and how long it may take.
+
+    max_prompts_per_call: prompts. max_wait_s: the deadline of a call without one, or with a longer one. reserve_ms: how long before its
+    deadline an answer must leave. tier_fallback: whether the n-gram scorer answers what the encoder cannot answer in time.
+    """
+
+    max_prompts_per_call: int
+    max_wait_s: float = 30.0
+    reserve_ms: float = 2.0
+    tier_fallback: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,112 +68,188 @@ class ScoredCall:
 
 
 class Engine:
-    """Scores calls with one ranker. To be used on the event loop's thread.
+    """Scores calls with the rankers of this process. To be used on the event loop's thread.
 
-    clock: monotonic, nanoseconds; the same as the runner's.
+    encoder_permits, ngram_permits: the right to wait, per tier, so that a full queue of the one leaves room in the other.
+    clock: monotonic, nanoseconds; the same as the runners'.
     """
 
     def __init__(
         self,
-        ranker: Ranker,
-        runner: BatchRunner,
+        rankers: Rankers,
         lane: TokenizerLane,
-        permits: Permits,
+        encoder_permits: Permits,
+        ngram_permits: Permits,
+        limits: EngineLimits,
         *,
-        max_prompts_per_call: int,
+        observer: Observer | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self.ranker = ranker
-        self.max_prompts_per_call = max_prompts_per_call
-        self._runner = runner
+        self.rankers = rankers
+        self.limits = limits
         self._lane = lane
-        self._permits = permits
+        self._encoder_permits = encoder_permits
+        self._ngram_permits = ngram_permits
+        self._observer = observer or Observer()
         self._clock = clock
 
-    async def score(self, prompts: Sequence[str], tier: int, timeout_s: float | None = None) -> ScoredCall:
+    async def score(
+        self, prompts: Sequence[str], tier: int = 0, timeout_s: float | None = None, ranker: str = ""
+    ) -> ScoredCall:
         """Score all prompts of a call or none.
 
-        tier: a `pars.v1.Tier` number. timeout_s: time the caller still has; None for no deadline.
+        tier: a `pars.v1.Tier` number. timeout_s: time the caller still has; None for no deadline. ranker: by its name.
         Raises InvalidRequestError, OverloadedError, NotServingError, DeadlineError or ScoringFailedError.
         """
-        tier_scorer = self._tier(tier)
+        live = self.rankers.get(ranker)
+        _check_tier(tier, live)
         if not prompts:
             raise InvalidRequestError("the call has no prompts")
-        if len(prompts) > self.max_prompts_per_call:
-            raise InvalidRequestError(f"the call has {len(prompts)} prompts, at most {self.max_prompts_per_call} are taken")
-        if timeout_s is None:
-            return await self._admitted(prompts, tier_scorer, None)
+        if len(prompts) > self.limits.max_prompts_per_call:
+            raise InvalidRequestError(
+                f"the call has {len(prompts)} prompts, at most {self.limits.max_prompts_per_call} are taken"
+            )
+        timeout_s = self.limits.max_wait_s if timeout_s is None else min(timeout_s, self.limits.max_wait_s)
         if timeout_s <= 0:
             raise DeadlineError("the deadline had passed on arrival")
-        deadline_ns = self._clock() + int(timeout_s * 1e9)
+        call = _Call(live, prompts, tier, self._clock() + int(timeout_s * 1e9), self.limits.tier_fallback)
+        permits = self._admit(call)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._admitted(prompts, tier_scorer, deadline_ns)
-        except TimeoutError as error:
-            raise DeadlineError("the deadline passed before all prompts were scored") from error
+            with live.in_use():
+                return await self._answer(call)
+        finally:
+            permits.give_back(len(prompts), call.chars)
 
     async def drain(self) -> None:
         """Admit nothing from now on and wait until every admitted call is answered. The caller brings the deadline."""
-        self._permits.close()
-        await self._permits.all_returned()
+        self._stop_admitting()
+        await self._encoder_permits.all_returned()
+        await self._ngram_permits.all_returned()
 
     async def close(self) -> None:
         """Admit nothing, answer everybody who still waits with NotServingError and stop the threads."""
-        self._permits.close()
-        await self._runner.close()
+        self._stop_admitting()
+        await self.rankers.close()
         self._lane.close()
 
-    def _tier(self, tier: int) -> TierScorer:
-        if tier in (ranker_pb2.TIER_UNSPECIFIED, ranker_pb2.TIER_ENCODER):
-            return self.ranker.encoder
-        if tier != ranker_pb2.TIER_NGRAM:
-            raise InvalidRequestError(f"tier {tier} is unknown")
-        if self.ranker.ngram is None:
-            raise InvalidRequestError("this bundle has no n-gram scorer")
-        return self.ranker.ngram
+    def _stop_admitting(self) -> None:
+        self._encoder_permits.close()
+        self._ngram_permits.close()
 
-    async def _admitted(self, prompts: Sequence[str], tier: TierScorer, deadline_ns: int | None) -> ScoredCall:
-        self._permits.take(len(prompts))
-        try:
-            began = self._clock()
-            tokenizer = self.ranker.tokenizer
-            chars = sum(min(len(prompt), tokenizer.max_chars) for prompt in prompts)
-            if tier is self.ranker.encoder:
-                tokenized = await self._lane.run(lambda: tokenizer.encode(prompts), chars)
-                tokenize_time_ns = self._clock() - began
-                result = await self._runner.score(tokenized, deadline_ns)
+    def _admit(self, call: "_Call") -> Permits:
+        """Take the call's permits. Without any of the encoder's, the call is one for the n-gram scorer, where it may be."""
+        if call.reason == "encoder":
+            try:
+                self._encoder_permits.take(len(call.prompts), call.chars)
+            except OverloadedError:
+                if not call.ngram_allowed:
+                    raise
+                call.reason = "overload"
             else:
-                # A linear model is done before a queue would have been joined.
-                chars += NGRAM_PROMPT_CHARS * len(prompts)
-                tokenized, result = await self._lane.run(lambda: self._score_at_once(prompts, tier), chars)
-                tokenize_time_ns = self._clock() - began - result.infer_time_ns
-            return self._answer(tier, tokenized, result, tokenize_time_ns)
-        finally:
-            self._permits.give_back(len(prompts))
+                return self._encoder_permits
+        self._ngram_permits.take(len(call.prompts), call.chars)
+        return self._ngram_permits
 
-    def _score_at_once(self, prompts: Sequence[str], tier: TierScorer) -> tuple[list[TokenizedPrompt], RunResult]:
-        tokenized = self.ranker.tokenizer.encode(prompts)
+    async def _answer(self, call: "_Call") -> ScoredCall:
         began = self._clock()
-        try:
-            scores = tier.scorer.score(tokenized)
-        except ModelError as error:
-            raise ScoringFailedError("the model failed on this call") from error
-        return tokenized, RunResult(scores.tolist(), 0, self._clock() - began)
-
-    def _answer(
-        self, tier: TierScorer, tokenized: Sequence[TokenizedPrompt], result: RunResult, tokenize_time_ns: int
-    ) -> ScoredCall:
-        quantiles, expected, p90 = tier.calibrator.apply(np.asarray(result.scores, dtype=np.float32))
-        return ScoredCall(
-            tier=tier.tier,
-            bundle_id=self.ranker.manifest.bundle_id,
-            scores=result.scores,
-            quantiles=quantiles.tolist(),
-            expected_tokens=expected.tolist(),
-            expected_tokens_p90=p90.tolist(),
-            prompt_tokens=[len(prompt.token_ids) for prompt in tokenized],
-            truncated=[prompt.truncated for prompt in tokenized],
-            tokenize_time_ns=tokenize_time_ns,
-            queue_time_ns=result.queue_time_ns,
-            infer_time_ns=result.infer_time_ns,
+        encode = call.live.ranker.tokenizer.encode
+        tokenized = await self._lane.run(lambda: encode(call.prompts), call.chars, self._time_left_s(call))
+        tokenize_time_ns = self._clock() - began
+        result = None
+        if call.reason == "encoder":
+            result = await self._by_encoder(call, tokenized)
+        if result is None:
+            result = await self._by_ngram(call, tokenized)
+        self._observer.scored(
+            call.live.name,
+            "encoder" if call.reason == "encoder" else "ngram",
+            call.reason,
+            len(call.prompts),
+            result.queue_time_ns / 1e9,
         )
+        return _scored(call, tokenized, result, tokenize_time_ns)
+
+    async def _by_encoder(self, call: "_Call", tokenized: Sequence[TokenizedPrompt]) -> RunResult | None:
+        """The encoder's scores; None when the n-gram scorer shall answer instead, with the call's reason saying why."""
+        expected, lag_ms = call.live.runner.expect(tokenized)
+        ngram_ms = NGRAM_PROMPT_MS * len(tokenized) if call.ngram_allowed else 0.0
+        reserve = Reserve(self.limits.reserve_ms, lag_ms, ngram_ms)
+        verdict = choose(self._time_left_s(call) * 1e3, expected, reserve, ngram_allowed=call.ngram_allowed)
+        if verdict is Verdict.QUEUE_TOO_LONG:
+            raise OverloadedError("too many prompts are waiting for an answer within the deadline; use the neutral priority")
+        if verdict is Verdict.NO_TIME:
+            raise DeadlineError("the time left is not enough to score these prompts")
+        if verdict is Verdict.NGRAM:
+            call.reason = "no_time"
+            return None
+        try:
+            return await call.live.runner.score(tokenized, call.deadline_ns - int(reserve.total_ms * 1e6))
+        except DeadlineError:
+            if not call.ngram_allowed:
+                raise
+            call.reason = "late"
+            return None
+
+    async def _by_ngram(self, call: "_Call", tokenized: Sequence[TokenizedPrompt]) -> RunResult:
+        """A linear model is done before a queue would have been joined."""
+        ngram = call.live.ranker.ngram
+        assert ngram is not None, "bug in ours: a call for an n-gram scorer that is not there"
+
+        def score() -> RunResult:
+            began = self._clock()
+            try:
+                scores = ngram.scorer.score(tokenized)
+            except ModelError as error:
+                raise ScoringFailedError("the model failed on this call") from error
+            return RunResult(scores.tolist(), 0, self._clock() - began)
+
+        return await self._lane.run(score, NGRAM_PROMPT_CHARS * len(tokenized), self._time_left_s(call))
+
+    def _time_left_s(self, call: "_Call") -> float:
+        """Until the caller's deadline. Raises DeadlineError when that has passed."""
+        left_ns = call.deadline_ns - self._clock()
+        if left_ns <= 0:
+            raise DeadlineError("the deadline passed before the prompts could be scored")
+        return left_ns / 1e9
+
+
+class _Call:
+    """One admitted call. reason: why its tier answers, "encoder" until something speaks against it."""
+
+    __slots__ = ("chars", "deadline_ns", "live", "ngram_allowed", "prompts", "reason")
+
+    def __init__(self, live: LiveRanker, prompts: Sequence[str], tier: int, deadline_ns: int, tier_fallback: bool) -> None:
+        max_chars = live.ranker.tokenizer.max_chars
+        self.live = live
+        self.prompts = prompts
+        self.deadline_ns = deadline_ns
+        self.chars = sum(min(len(prompt), max_chars) for prompt in prompts)
+        self.reason: TierReason = "asked" if tier == ranker_pb2.TIER_NGRAM else "encoder"
+        self.ngram_allowed = tier == ranker_pb2.TIER_UNSPECIFIED and tier_fallback and live.ranker.ngram is not None
+
+
+def _check_tier(tier: int, live: LiveRanker) -> None:
+    if tier not in (ranker_pb2.TIER_UNSPECIFIED, ranker_pb2.TIER_ENCODER, ranker_pb2.TIER_NGRAM):
+        raise InvalidRequestError(f"tier {tier} is unknown")
+    if tier == ranker_pb2.TIER_NGRAM and live.ranker.ngram is None:
+        raise InvalidRequestError("this bundle has no n-gram scorer")
+
+
+def _scored(call: _Call, tokenized: Sequence[TokenizedPrompt], result: RunResult, tokenize_time_ns: int) -> ScoredCall:
+    ranker = call.live.ranker
+    tier: TierScorer | None = ranker.encoder if call.reason == "encoder" else ranker.ngram
+    assert tier is not None, "bug in ours: a tier that is not there has answered"
+    quantiles, expected, p90 = tier.calibrator.apply(np.asarray(result.scores, dtype=np.float32))
+    return ScoredCall(
+        tier=tier.tier,
+        bundle_id=call.live.bundle_id,
+        scores=result.scores,
+        quantiles=quantiles.tolist(),
+        expected_tokens=expected.tolist(),
+        expected_tokens_p90=p90.tolist(),
+        prompt_tokens=[len(prompt.token_ids) for prompt in tokenized],
+        truncated=[prompt.truncated for prompt in tokenized],
+        tokenize_time_ns=tokenize_time_ns,
+        queue_time_ns=result.queue_time_ns,
+        infer_time_ns=result.infer_time_ns,
+    )

@@ -6,6 +6,7 @@ SidecarError
 │   ├── BundleError        the bundle folder is damaged or not a bundle
 │   ├── ProviderError      the execution provider asked for is not there
 │   ├── WarmUpError        golden prompts no longer have their golden scores
+│   ├── CredentialsError   a certificate, key or token file cannot be used
 │   └── AddressError       the address cannot be listened on
 ├── ModelError             a model run failed or returned nonsense; what callers see of it is ScoringFailedError
 └── CallError              one call fails; `code` is the gRPC status its caller gets
@@ -21,6 +22,8 @@ Messages of CallErrors go out to callers: they never contain prompt text, token 
 from typing import ClassVar
 
 import grpc
+
+from sidecar.observer import RejectionCause
 
 
 class SidecarError(Exception):
@@ -47,6 +50,10 @@ class WarmUpError(StartError):
     """Golden prompts no longer have their golden scores."""
 
 
+class CredentialsError(StartError):
+    """A certificate, key or token file cannot be used. The message never holds what is in it."""
+
+
 class AddressError(StartError):
     """The address cannot be listened on."""
 
@@ -56,36 +63,42 @@ class ModelError(SidecarError):
 
 
 class CallError(SidecarError):
-    """One call fails. `code` is the status its caller gets, the message is what the caller reads."""
+    """One call fails. `code` is the status its caller gets, the message is what the caller reads, `cause` is what is counted."""
 
-    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    code: ClassVar[grpc.StatusCode]
+    cause: ClassVar[RejectionCause]
 
 
 class InvalidRequestError(CallError):
     """The request is wrong; sending it again cannot help."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
+    cause = "invalid"
 
 
 class OverloadedError(CallError):
-    """No permit: too many prompts are waiting already."""
+    """No permit, or too much is waiting already for an answer in time."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    cause = "overload"
 
 
 class NotServingError(CallError):
     """Starting, draining or stopped."""
 
     code = grpc.StatusCode.UNAVAILABLE
+    cause = "stopping"
 
 
 class DeadlineError(CallError):
-    """The caller's deadline passed before an answer was ready."""
+    """The caller's deadline has passed, or will have before an answer could be ready."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
+    cause = "deadline"
 
 
 class ScoringFailedError(CallError):
     """The model failed on the batch this call was in."""
 
     code = grpc.StatusCode.INTERNAL
+    cause = "model"

@@ -1,4 +1,4 @@
-"""Named components behind grpc.health.v1: SERVING when all of them are well.
+"""Named components behind grpc.health.v1: the server is SERVING when all of them are well, and each can be asked for by its name.
 
 Our own servicer on the standard protocol, because the one in grpcio-health-checking holds a lock while it writes to a watcher
 (one that does not read then blocks every change of status) and never ends a Watch (an open one then uses up the whole grace
@@ -12,7 +12,15 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 SERVICES = ("", "pars.v1.RankerService")
-"""Names that health is known under; the empty one is the whole server."""
+"""Names of the whole; the empty one is what probes ask for when they are told nothing."""
+
+LIFECYCLE = "lifecycle"
+"""The component that is well from the end of the start to the beginning of the stop."""
+
+
+def ranker_component(ranker: str) -> str:
+    """The component that is well while the named ranker's model is."""
+    return f"ranker/{ranker}"
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
@@ -39,13 +47,13 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._wake_watchers()
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
-        """NOT_FOUND for a service that is not ours."""
-        if request.service not in SERVICES:
+        """NOT_FOUND for a service that is neither ours nor a component."""
+        if not self._knows(request.service):
             await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
         return self._response(request.service)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
-        """Sends the status at once and after each change; SERVICE_UNKNOWN for a service that is not ours, as the protocol says."""
+        """Sends the status at once and after each change; SERVICE_UNKNOWN where Check says NOT_FOUND, as the protocol has it."""
         sent = None
         while True:
             changed = self._changed
@@ -57,11 +65,15 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
                 return
             await changed.wait()
 
+    def _knows(self, service: str) -> bool:
+        return service in SERVICES or service in self._well
+
     def _response(self, service: str) -> health_pb2.HealthCheckResponse:
         status = health_pb2.HealthCheckResponse.ServingStatus
-        if service not in SERVICES:
+        if not self._knows(service):
             return health_pb2.HealthCheckResponse(status=status.SERVICE_UNKNOWN)
-        return health_pb2.HealthCheckResponse(status=status.SERVING if self.serving else status.NOT_SERVING)
+        well = self.serving if service in SERVICES else self._well[service]
+        return health_pb2.HealthCheckResponse(status=status.SERVING if well else status.NOT_SERVING)
 
     def _wake_watchers(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from sidecar.errors import NotServingError, OverloadedError
+from sidecar.errors import DeadlineError, NotServingError, OverloadedError
 
 INLINE_CHARS = 4_096
 """Work up to this size stays on the loop: at about 0.3 µs a character, 1.2 ms. A thread hop costs 0.1 to 0.2 ms."""
@@ -34,11 +34,12 @@ class TokenizerLane:
         """Size of all work handed to the thread and not finished."""
         return self._backlog_chars
 
-    async def run(self, work: Callable[[], T], chars: int) -> T:
+    async def run(self, work: Callable[[], T], chars: int, timeout_s: float) -> T:
         """Run `work`, which costs about as much as tokenizing `chars` characters, and return its result.
 
-        Raises OverloadedError when too much text waits already, NotServingError when the lane is closed before the work has
-        begun, and whatever `work` raises. A cancelled caller's work is dropped if it has not begun.
+        Raises OverloadedError when too much text waits already, DeadlineError when the work is not done in time, NotServingError
+        when the lane is closed before it has begun, and whatever `work` raises. Work whose caller has gone is dropped if it has
+        not begun.
         """
         if chars <= self._inline_chars:
             return work()
@@ -46,7 +47,10 @@ class TokenizerLane:
             raise OverloadedError("too much text is waiting to be tokenized; use the neutral priority")
         self._backlog_chars += chars
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except TimeoutError as error:
+            raise DeadlineError("the deadline passed before the text was tokenized") from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():

@@ -1,18 +1,18 @@
 """What there is to see of a running sidecar, as plain calls. This one looks away; sidecar.metrics counts.
 
 Engine, runner, servicer and reload tell an Observer, so that none of them knows what counts or where the figures go.
+The RPCs themselves are watched from outside their handlers, see sidecar.observed.
 """
 
+from collections.abc import Callable
 from typing import Literal
-
-import grpc
 
 TierReason = Literal["asked", "encoder", "no_time", "overload", "late"]
 """Why a tier answered. encoder: the usual way. asked: the caller named the tier. The rest are the n-gram scorer's: no_time: the
 encoder would not have been done in time; overload: no permit was left; late: the encoder was tried and was not done in time."""
 
-RejectionCause = Literal["invalid", "overload", "no_time", "deadline", "stopping", "model", "bug"]
-"""Why a call or a stream's item failed. no_time: refused at once; deadline: the time passed while it waited."""
+RejectionCause = Literal["invalid", "overload", "deadline", "stopping", "model", "bug"]
+"""Why a call or a stream's item failed. The causes of our own errors stand beside their classes; bug is everything else."""
 
 ReloadOutcome = Literal["swapped", "unchanged", "refused"]
 
@@ -23,16 +23,13 @@ class Observer:
     Names of rankers are the server's own; nothing here ever holds prompt text.
     """
 
-    def call_started(self, service: str, method: str, kind: str) -> None:
-        """A call reached its handler. kind: unary or bidi_stream or server_stream."""
-
-    def call_handled(self, service: str, method: str, kind: str, code: grpc.StatusCode, seconds: float) -> None:
-        """The call has ended with this status."""
+    def watch_health(self, serving: Callable[[], bool]) -> None:
+        """Whoever wants to know whether the server is SERVING may ask this, from any thread."""
 
     def scored(self, ranker: str, tier: str, reason: TierReason, prompts: int, queue_s: float) -> None:
         """A call or item was answered. tier: encoder or ngram. queue_s: from token ids until its last prompt entered a batch."""
 
-    def rejected(self, ranker: str, cause: RejectionCause) -> None:
+    def rejected(self, cause: RejectionCause) -> None:
         """A call or item was answered with an error."""
 
     def batch_ran(self, ranker: str, prompts: int, tokens: int, padded_tokens: int, seconds: float, ok: bool) -> None:

@@ -11,6 +11,7 @@ from pars.v1 import ranker_pb2
 from sidecar.engine import Engine, ScoredCall
 from sidecar.errors import CallError, InvalidRequestError
 from sidecar.item_stream import answer_items
+from sidecar.observer import Observer
 from sidecar.wire import Unreadable, parser, readable
 
 SERVICE = "pars.v1.RankerService"
@@ -25,8 +26,9 @@ Reply = TypeVar("Reply")
 class RankerServicer:
     """The RPCs, named as in ranker.proto. To be used on the event loop's thread."""
 
-    def __init__(self, engine: Engine, max_stream_items: int) -> None:
+    def __init__(self, engine: Engine, max_stream_items: int, observer: Observer | None = None) -> None:
         self._engine = engine
+        self._observer = observer or Observer()
         self._max_stream_items = max_stream_items
         self._stopping = asyncio.Event()
         self.calls_seen = 0
@@ -73,13 +75,13 @@ class RankerServicer:
         try:
             return await work
         except Exception as error:
-            code, message = _status(error)
+            code, message = self._status(error)
         await context.abort(code, message)
         raise AssertionError("bug in gRPC: abort returned")
 
     async def _score(self, message: ranker_pb2.ScoreRequest | Unreadable, timeout_s: float | None) -> ranker_pb2.ScoreResponse:
         request = readable(message)
-        call = await self._engine.score(request.prompts, request.tier, timeout_s)
+        call = await self._engine.score(request.prompts, request.tier, timeout_s, request.ranker)
         return ranker_pb2.ScoreResponse(scores=_prompt_scores(call), bundle_id=call.bundle_id, timing=_timing(call))
 
     async def _answer_item(
@@ -91,18 +93,18 @@ class RankerServicer:
         try:
             return ranker_pb2.ScoreStreamResponse(id=item.id, response=await self._score(item.request, timeout_s))
         except Exception as error:
-            code, message = _status(error)
+            code, message = self._status(error)
             return ranker_pb2.ScoreStreamResponse(id=item.id, error=ranker_pb2.ItemError(code=code.value[0], message=message))
 
     async def _compare(
         self, message: ranker_pb2.CompareRequest | Unreadable, timeout_s: float | None
     ) -> ranker_pb2.CompareResponse:
         request = readable(message)
-        max_pairs = self._engine.max_prompts_per_call // 2
+        max_pairs = self._engine.limits.max_prompts_per_call // 2
         if not 1 <= len(request.pairs) <= max_pairs:
             raise InvalidRequestError(f"the call has {len(request.pairs)} pairs, 1 to {max_pairs} are taken")
         prompts = [prompt for pair in request.pairs for prompt in (pair.prompt_a, pair.prompt_b)]
-        call = await self._engine.score(prompts, request.tier, timeout_s)
+        call = await self._engine.score(prompts, request.tier, timeout_s, request.ranker)
         scores = _prompt_scores(call)
         return ranker_pb2.CompareResponse(
             comparisons=[_comparison(a, b) for a, b in zip(scores[::2], scores[1::2], strict=True)],
@@ -111,25 +113,28 @@ class RankerServicer:
         )
 
     async def _get_bundle(self, message: ranker_pb2.GetBundleRequest | Unreadable) -> ranker_pb2.GetBundleResponse:
-        readable(message)
+        live = self._engine.rankers.get(readable(message).ranker)
         return ranker_pb2.GetBundleResponse(
-            manifest=self._engine.ranker.manifest,
-            execution_provider=self._engine.ranker.execution_provider,
-            max_prompts_per_call=self._engine.max_prompts_per_call,
+            manifest=live.ranker.manifest,
+            execution_provider=live.ranker.execution_provider,
+            max_prompts_per_call=self._engine.limits.max_prompts_per_call,
+            ranker=live.name,
+            rankers=self._engine.rankers.names,
         )
 
-
-def _status(error: Exception) -> tuple[grpc.StatusCode, str]:
-    """The error table: ours say themselves what callers get, anything else is a bug and says nothing."""
-    if isinstance(error, CallError):
-        return error.code, str(error)
-    # Where, but not what: the text of a foreign exception may quote the prompt.
-    frames = error.__traceback__
-    while frames is not None and frames.tb_next is not None:
-        frames = frames.tb_next
-    where = "?" if frames is None else f"{frames.tb_frame.f_code.co_filename}:{frames.tb_lineno}"
-    _log.error("a call failed with %s at %s", type(error).__name__, where)
-    return grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE
+    def _status(self, error: Exception) -> tuple[grpc.StatusCode, str]:
+        """The error table: ours say themselves what callers get, anything else is a bug and says nothing."""
+        if isinstance(error, CallError):
+            self._observer.rejected(error.cause)
+            return error.code, str(error)
+        self._observer.rejected("bug")
+        # Where, but not what: the text of a foreign exception may quote the prompt.
+        frames = error.__traceback__
+        while frames is not None and frames.tb_next is not None:
+            frames = frames.tb_next
+        where = "?" if frames is None else f"{frames.tb_frame.f_code.co_filename}:{frames.tb_lineno}"
+        _log.error("a call failed with %s at %s", type(error).__name__, where)
+        return grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE
 
 
 def _prompt_scores(call: ScoredCall) -> list[ranker_pb2.PromptScore]:

@@ -10,10 +10,12 @@ import numpy as np
 from pars.v1 import bundle_pb2, ranker_pb2
 from sidecar.batching import BatchLimits, CostModel
 from sidecar.calibration import Calibrator
-from sidecar.engine import Engine, ScoredCall
+from sidecar.engine import Engine, EngineLimits, ScoredCall
 from sidecar.lane import TokenizerLane
+from sidecar.observer import Observer
 from sidecar.permits import Permits
 from sidecar.ranker import Ranker, TierScorer
+from sidecar.rankers import LiveRanker, Rankers
 from sidecar.runner import BatchRunner
 from sidecar.scorer import TokenizedPrompt
 
@@ -124,6 +126,24 @@ def calibrator() -> Calibrator:
     )
 
 
+FIXED_COST = CostModel(fixed_ms=1e-3, per_token_ms=1e-9)
+"""A model that only gains from batches, so that the policy forms one of all that fit; and so quick that any deadline leaves time."""
+
+
+class RecordingObserver(Observer):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.scored_as: list[tuple[str, str]] = []
+        self.reloads: list[tuple[str, str]] = []
+
+    def scored(self, ranker: str, tier: str, reason: str, prompts: int, queue_s: float) -> None:
+        self.scored_as.append((tier, reason))
+
+    def reloaded(self, ranker: str, outcome: str) -> None:
+        self.reloads.append((ranker, outcome))
+
+
 class Rig:
     """Everything around one engine. Batches hold one prompt each unless told otherwise; use inside a running loop."""
 
@@ -132,7 +152,11 @@ class Rig:
         *,
         workers: int = 1,
         capacity: int = 8,
+        max_chars: int = 1_000_000,
         max_prompts_per_call: int = 8,
+        tier_fallback: bool = False,
+        reserve_ms: float = 0.0,
+        cost: CostModel = FIXED_COST,
         max_batch_prompts: int = 1,
         probe_s: float = 1_000.0,
         lane: TokenizerLane | None = None,
@@ -145,29 +169,52 @@ class Rig:
         self.ngram.run_free()
         self.health: list[bool] = []
         self.health_changed = asyncio.Event()
-        self.permits = Permits(capacity)
+        self.permits = Permits(capacity, max_chars)
+        self.ngram_permits = Permits(capacity, max_chars)
+        self.observer = RecordingObserver()
         self.lane = lane or TokenizerLane()
-        self.runner = WatchedRunner(
-            self.scorer,
-            CostModel(fixed_ms=1_000.0, per_token_ms=1e-6),
-            BatchLimits(max_batch_prompts, 100_000),
-            workers=workers,
-            window_prompts=128,
-            on_health=self._note_health,
-            clock=self.clock,
-            probe_s=probe_s,
-        )
-        ranker = Ranker(
-            manifest=bundle_pb2.BundleManifest(bundle_id="0123456789abcdef"),
-            execution_provider="FakeExecutionProvider",
-            tokenizer=tokenizer or FakeTokenizer(),
-            encoder=TierScorer(ranker_pb2.TIER_ENCODER, self.scorer, calibrator()),
-            ngram=TierScorer(ranker_pb2.TIER_NGRAM, self.ngram, calibrator()) if with_ngram else None,
-        )
+        self._runner_options: dict[str, Any] = {
+            "workers": workers,
+            "window_prompts": 128,
+            "on_health": self._note_health,
+            "observer": self.observer,
+            "clock": self.clock,
+            "probe_s": probe_s,
+        }
+        self._limits = BatchLimits(max_batch_prompts, 100_000)
+        self._cost = cost
+        self._tokenizer = tokenizer or FakeTokenizer()
+        self._with_ngram = with_ngram
+        self.runners: list[WatchedRunner] = []
+        self.rankers = Rankers({"default": self.make_live(self.scorer)})
         self.engine = Engine(
-            ranker, self.runner, self.lane, self.permits, max_prompts_per_call=max_prompts_per_call, clock=self.clock
+            self.rankers,
+            self.lane,
+            self.permits,
+            self.ngram_permits,
+            EngineLimits(max_prompts_per_call, max_wait_s=1_000.0, reserve_ms=reserve_ms, tier_fallback=tier_fallback),
+            observer=self.observer,
+            clock=self.clock,
         )
         self.tasks: list[asyncio.Task[ScoredCall]] = []
+
+    @property
+    def runner(self) -> WatchedRunner:
+        """The first bundle's."""
+        return self.runners[0]
+
+    def make_live(self, scorer: HeldScorer, bundle_id: str = "0123456789abcdef", name: str = "default") -> LiveRanker:
+        """A ranker around a fake model, running; not yet the engine's."""
+        runner = WatchedRunner(scorer, self._cost, self._limits, **self._runner_options)
+        self.runners.append(runner)
+        ranker = Ranker(
+            manifest=bundle_pb2.BundleManifest(bundle_id=bundle_id),
+            execution_provider="FakeExecutionProvider",
+            tokenizer=self._tokenizer,
+            encoder=TierScorer(ranker_pb2.TIER_ENCODER, scorer, calibrator()),
+            ngram=TierScorer(ranker_pb2.TIER_NGRAM, self.ngram, calibrator()) if self._with_ngram else None,
+        )
+        return LiveRanker(name, ranker, runner)
 
     def _note_health(self, well: bool) -> None:
         self.health.append(well)
@@ -194,12 +241,17 @@ class Rig:
         """Every caller has its answer, and no permit, entry, backlog or task is left."""
         _, pending = await asyncio.wait(self.tasks, timeout=WAIT_S)
         assert not pending, "a caller was left waiting"
-        assert self.permits.taken == 0
-        assert self.runner.waiting_prompts == 0
-        assert self.runner.unanswered_calls == 0
+        for permits in (self.permits, self.ngram_permits):
+            assert permits.taken == 0
+            assert permits.taken_chars == 0
+        for runner in self.runners:
+            assert runner.waiting_prompts == 0
+            assert runner.unanswered_calls == 0
         assert self.lane.backlog_chars == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     async def close(self) -> None:
         self.scorer.run_free()
         await self.engine.close()
+        for runner in self.runners:
+            await runner.close()

@@ -11,11 +11,12 @@ from sidecar_rig import WAIT_S, Rig
 
 from pars.v1 import ranker_pb2_grpc
 from sidecar.batching import BatchLimits, CostModel
-from sidecar.engine import Engine
-from sidecar.health import Health
+from sidecar.engine import Engine, EngineLimits
+from sidecar.health import LIFECYCLE, Health, ranker_component
 from sidecar.lane import TokenizerLane
 from sidecar.permits import Permits
 from sidecar.ranker import Ranker
+from sidecar.rankers import LiveRanker, Rankers
 from sidecar.runner import BatchRunner
 from sidecar.server import Server
 
@@ -40,8 +41,9 @@ class Served:
         cls, ranker: Ranker, rig: Rig | None = None, *, max_stream_items: int = 4, address: str = "127.0.0.1:0"
     ) -> "Served":
         """Around the rig's engine when one is given, else around the ranker."""
-        health = Health("model", "lifecycle")
-        health.set("model", True)
+        component = ranker_component("default")
+        health = Health(LIFECYCLE, component)
+        health.set(component, True)
         if rig is None:
             runner = BatchRunner(
                 ranker.encoder.scorer,
@@ -49,9 +51,15 @@ class Served:
                 BatchLimits(8, 128),
                 workers=2,
                 window_prompts=128,
-                on_health=lambda well: health.set("model", well),
+                on_health=lambda well: health.set(component, well),
             )
-            engine = Engine(ranker, runner, TokenizerLane(), Permits(64), max_prompts_per_call=MAX_PROMPTS)
+            engine = Engine(
+                Rankers({"default": LiveRanker("default", ranker, runner)}),
+                TokenizerLane(),
+                Permits(64, 2 * MAX_MESSAGE_BYTES),
+                Permits(64, 2 * MAX_MESSAGE_BYTES),
+                EngineLimits(MAX_PROMPTS),
+            )
         else:
             engine = rig.engine
         server = Server(engine, health, max_message_bytes=MAX_MESSAGE_BYTES, max_stream_items=max_stream_items)

@@ -83,13 +83,27 @@ async def test_a_large_ngram_call_leaves_the_event_loop_free(make_rig: MakeRig) 
     await rig.assert_clean()
 
 
-async def test_the_ngram_tier_takes_permits_too(make_rig: MakeRig) -> None:
-    rig = make_rig(capacity=1)
-    busy = await rig.running(1)
-    with pytest.raises(OverloadedError):
-        await rig.answer(await rig.call(2, tier=ranker_pb2.TIER_NGRAM))
+async def test_each_tier_has_permits_of_its_own(make_rig: MakeRig) -> None:
+    tokenizer = HeldTokenizer()
+    rig = make_rig(capacity=8, tokenizer=tokenizer)
+    held = await rig.call(*[900] * 8, tier=ranker_pb2.TIER_NGRAM)  # more than the loop tokenizes itself
+    await tokenizer.started()
+    with pytest.raises(OverloadedError, match="8 prompts are waiting, 8 may"):
+        await rig.answer(await rig.call(1, tier=ranker_pb2.TIER_NGRAM))
+    tokenizer.let_go(2)
     rig.scorer.run_free()
-    await rig.answer(busy)
+    assert await rig.answer(await rig.call(1)) == [1]
+    await rig.answer(held)
+    await rig.assert_clean()
+
+
+async def test_the_text_that_waits_is_bounded(make_rig: MakeRig) -> None:
+    rig = make_rig(max_chars=1_000)
+    waiting = [await rig.running(600), await rig.call(400)]
+    with pytest.raises(OverloadedError, match="1000 characters are waiting, 1000 may"):
+        await rig.answer(await rig.call(1))
+    rig.scorer.run_free()
+    assert [await rig.answer(call) for call in waiting] == [[600], [400]]
     await rig.assert_clean()
 
 

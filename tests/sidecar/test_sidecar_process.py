@@ -59,7 +59,8 @@ class Sidecar:
 
     def serving(self) -> str:
         """Wait until it serves; its address."""
-        return self.wait_for(r"serving bundle=[0-9a-f]{16} address=(\S+) provider=CPUExecutionProvider workers=\d+").group(1)
+        self.wait_for(r"ranker ready name=default bundle=[0-9a-f]{16} provider=CPUExecutionProvider workers=\d+")
+        return self.wait_for(r"serving address=(\S+)").group(1)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -118,7 +119,7 @@ def test_a_life_over_tcp(start_sidecar: StartSidecar, tiny_bundle: Path, number:
     sidecar.signal(number)
     assert sidecar.exit_code() == 0
     assert can_listen(address)
-    assert [line.split(": ", 1)[1] for line in sidecar.lines[1:]] == [f"{number.name}: stopping", "stopped"]
+    assert [line.split(": ", 1)[1] for line in sidecar.lines[2:]] == [f"{number.name}: stopping", "stopped"]
 
 
 def test_a_life_over_a_unix_socket(start_sidecar: StartSidecar, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_a_life_over_a_unix_socket(start_sidecar: StartSidecar, tiny_bundle: Pat
     sidecar.serving()
     second = start_sidecar(tiny_bundle, "--address", address)
     assert second.exit_code() == 1
-    assert second.lines == [f"sidecar cannot start: {address}: another process listens there"]
+    assert second.lines[-1:] == [f"sidecar cannot start: {address}: another process listens there"]
     assert score(address, "very") == [0.25]
     sidecar.signal(signal.SIGTERM)
     assert sidecar.exit_code() == 0

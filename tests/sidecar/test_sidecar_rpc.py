@@ -14,6 +14,7 @@ from sidecar_tiny import MAX_TOKENS, expected_score
 from test_sidecar_failure_matrix import raises_foreign_error
 
 from pars.v1 import ranker_pb2
+from sidecar.health import LIFECYCLE, ranker_component
 from sidecar.servicer import INTERNAL_MESSAGE
 
 MakeRig = Callable[..., Rig]
@@ -36,13 +37,13 @@ class TestScore:
         assert first.expected_tokens == pytest.approx(100 + 400 * 2.125 / 4)
         assert first.expected_tokens_p90 == pytest.approx(300 + 600 * 2.125 / 4)
         assert (first.prompt_tokens, first.truncated, first.tier) == (4, False, ranker_pb2.TIER_ENCODER)
-        assert reply.bundle_id == served.engine.ranker.manifest.bundle_id
+        assert reply.bundle_id == served.engine.rankers.get("").ranker.manifest.bundle_id
         assert reply.timing.tokenize_time_ns > 0
         assert reply.timing.infer_time_ns > 0
 
     async def test_the_ngram_tier_is_flagged(self, served: Served) -> None:
         reply = await score(served, "write very long", tier=ranker_pb2.TIER_NGRAM)
-        golden = served.engine.ranker.manifest.golden_prompts[0]
+        golden = served.engine.rankers.get("").ranker.manifest.golden_prompts[0]
         assert reply.scores[0].tier == ranker_pb2.TIER_NGRAM
         assert reply.scores[0].score == pytest.approx(golden.ngram_score)
 
@@ -150,7 +151,7 @@ class TestScore:
         async def broken(*arguments: object) -> None:
             raise KeyError("secret")
 
-        monkeypatch.setattr(served.engine, "_admitted", broken)
+        monkeypatch.setattr(served.engine, "_answer", broken)
         assert await status_of(score(served, "secret")) == (Code.INTERNAL, INTERNAL_MESSAGE)
         assert "a call failed with KeyError at " in caplog.text
         assert "secret" not in caplog.text
@@ -191,7 +192,7 @@ class TestCompare:
         first = reply.comparisons[0]
         assert (first.score_a.score, first.score_b.score) == (2.0, -1.0)
         assert first.expected_tokens_difference == pytest.approx(300 - 55)
-        assert reply.bundle_id == served.engine.ranker.manifest.bundle_id
+        assert reply.bundle_id == served.engine.rankers.get("").ranker.manifest.bundle_id
         assert reply.timing.infer_time_ns > 0
 
     @pytest.mark.parametrize("pairs", [0, MAX_PROMPTS // 2 + 1], ids=["no pairs", "too many pairs"])
@@ -209,24 +210,33 @@ class TestCompare:
 
 async def test_get_bundle_describes_what_scores(served: Served) -> None:
     reply = await served.stub.GetBundle(ranker_pb2.GetBundleRequest(), timeout=WAIT_S)
-    assert reply.manifest == served.engine.ranker.manifest
+    assert reply.manifest == served.engine.rankers.get("").ranker.manifest
     assert reply.execution_provider == "CPUExecutionProvider"
     assert reply.max_prompts_per_call == MAX_PROMPTS
 
 
 class TestHealth:
-    @pytest.mark.parametrize("service", ["", "pars.v1.RankerService"])
-    async def test_both_names_follow_every_component(self, served: Served, service: str) -> None:
+    @pytest.mark.parametrize("service", ["", "pars.v1.RankerService", "ranker/default"])
+    async def test_the_whole_and_the_component_follow_it(self, served: Served, service: str) -> None:
         request = health_pb2.HealthCheckRequest(service=service)
         watch = served.health_stub.Watch(request)
         seen = [(await watch.read()).status]
         for well in (False, True):
-            served.health.set("model", well)
+            served.health.set(ranker_component("default"), well)
             seen.append((await asyncio.wait_for(watch.read(), WAIT_S)).status)
             assert (await served.health_stub.Check(request, timeout=WAIT_S)).status == seen[-1]
         status = health_pb2.HealthCheckResponse
         assert seen == [status.SERVING, status.NOT_SERVING, status.SERVING]
         watch.cancel()
+
+    async def test_one_component_does_not_follow_another(self, served: Served) -> None:
+        served.health.set(ranker_component("default"), False)
+        statuses = []
+        for service in ("", ranker_component("default"), LIFECYCLE):
+            request = health_pb2.HealthCheckRequest(service=service)
+            statuses.append((await served.health_stub.Check(request, timeout=WAIT_S)).status)
+        status = health_pb2.HealthCheckResponse
+        assert statuses == [status.NOT_SERVING, status.NOT_SERVING, status.SERVING]
 
     async def test_a_watch_sees_the_stop_and_ends(self, served: Served) -> None:
         watch = served.health_stub.Watch(health_pb2.HealthCheckRequest())
