@@ -56,7 +56,7 @@ class LoadEstimate:
         waiting_*: prompts before it that are in no batch yet. running_ms: what is left of each running batch.
         """
         cost, slowdown = self._cost, self.slowdown(now_ns)
-        batches = math.ceil(waiting_prompts / max(self._batch_prompts, 1.0))
+        batches = waiting_prompts / max(self._batch_prompts, 1.0)
         before_ms = (cost.fixed_ms * batches + cost.per_token_ms * waiting_tokens) * slowdown + sum(running_ms)
         worker_is_free = not waiting_prompts and len(running_ms) < self._workers
         side_by_side = min(self._workers, len(lengths))

@@ -1,12 +1,13 @@
 """Fixtures of the sidecar's tests: the rig around a fake model, the tiny bundle, a server on a free port."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 import sidecar_tiny
+from sidecar_process import Sidecar, StartSidecar
 from sidecar_rig import Rig
 from sidecar_served import Served, StartServed
 
@@ -62,3 +63,16 @@ async def start_served(tiny_ranker: Ranker) -> AsyncIterator[StartServed]:
 async def served(start_served: StartServed) -> Served:
     """The tiny bundle behind a real server."""
     return await start_served()
+
+
+@pytest.fixture
+def start_sidecar() -> Iterator[StartSidecar]:
+    started: list[Sidecar] = []
+
+    def start(bundle: Path, *arguments: str, **environment: str) -> Sidecar:
+        started.append(Sidecar(bundle, *arguments, **environment))
+        return started[-1]
+
+    yield start
+    for sidecar in started:
+        sidecar.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,6 +68,14 @@ class HeldTokenizer(FakeTokenizer):
         self._go.release(calls)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that nothing announces."""
+    give_up = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < give_up, "it never happened"
+        await asyncio.sleep(0.001)
+
+
 def length_scores(batch: Sequence[TokenizedPrompt]) -> np.ndarray:
     return np.array([len(prompt.token_ids) for prompt in batch], dtype=np.float32)
 
@@ -113,6 +122,10 @@ class WatchedRunner(BatchRunner):
         super()._post(callback, *arguments)
         self.posted.release()
 
+    @property
+    def threads(self) -> list[threading.Thread]:
+        return self._threads
+
     def hold_loop_until_posted(self) -> None:
         """Block the event loop's thread until a worker has posted: the batch has ended and nobody knows it yet."""
         assert self.posted.acquire(timeout=WAIT_S), "no batch ended"
@@ -156,6 +169,7 @@ class Rig:
         max_prompts_per_call: int = 8,
         tier_fallback: bool = False,
         reserve_ms: float = 0.0,
+        max_wait_s: float = 1_000.0,
         cost: CostModel = FIXED_COST,
         max_batch_prompts: int = 1,
         probe_s: float = 1_000.0,
@@ -192,7 +206,7 @@ class Rig:
             self.lane,
             self.permits,
             self.ngram_permits,
-            EngineLimits(max_prompts_per_call, max_wait_s=1_000.0, reserve_ms=reserve_ms, tier_fallback=tier_fallback),
+            EngineLimits(max_prompts_per_call, max_wait_s=max_wait_s, reserve_ms=reserve_ms, tier_fallback=tier_fallback),
             observer=self.observer,
             clock=self.clock,
         )
@@ -231,6 +245,12 @@ class Rig:
         """Start a call and wait until a batch of it runs."""
         task = await self.call(*lengths, timeout_s=timeout_s)
         await self.scorer.started()
+        return task
+
+    async def running_on(self, scorer: HeldScorer, *lengths: int) -> asyncio.Task[ScoredCall]:
+        """The same on a model that has taken the place of the first."""
+        task = await self.call(*lengths)
+        await scorer.started()
         return task
 
     async def answer(self, task: asyncio.Task[ScoredCall]) -> list[float]:

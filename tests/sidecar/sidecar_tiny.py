@@ -107,8 +107,8 @@ def make_tokenizer(path: Path) -> None:
     tokenizer.save(str(path))
 
 
-def make_bundle(folder: Path, *, with_ngram: bool = True, graph: MakeGraph = make_graph) -> Path:
-    """Write a valid bundle and return its folder."""
+def make_bundle(folder: Path, *, with_ngram: bool = True, graph: MakeGraph = make_graph, name: str = "tiny") -> Path:
+    """Write a valid bundle and return its folder. Another name is another bundle id."""
     folder.mkdir(parents=True)
     graph(folder / MODEL_FILE)
     make_tokenizer(folder / TOKENIZER_FILE)
@@ -116,7 +116,7 @@ def make_bundle(folder: Path, *, with_ngram: bool = True, graph: MakeGraph = mak
     golden = {"prompt": "write very long", "score": expected_score("write very long")}
     manifest: dict[str, Any] = {
         "formatVersion": FORMAT_VERSION,
-        "modelName": "tiny",
+        "modelName": name,
         "precision": "PRECISION_FP32",
         "input": {
             "maxTokens": MAX_TOKENS,

@@ -1,5 +1,7 @@
 """The batching policy on plain lists: against brute force, and the promises that hold for any input."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -91,6 +93,29 @@ def test_two_free_workers_get_half_of_equal_prompts_each() -> None:
     second = next_batch([16] * len(rest), cost, limits, free_workers=1)
     assert len(first) == 16
     assert len(second) == 16
+
+
+@given(MANY_LENGTHS, COSTS, LIMITS, st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_batch_is_in_time_for_all_of_its_prompts(
+    lengths: list[int], cost: CostModel, limits: BatchLimits, data: st.DataObject
+) -> None:
+    slack = st.one_of(st.floats(0.0, 1_000.0), st.just(float("inf")))
+    left = [cost.run_ms(1, length) + data.draw(slack) for length in lengths]
+    batch = next_batch(lengths, cost, limits, 1, left)
+    assert 0 in batch
+    assert [lengths[n] for n in batch] == sorted(lengths[n] for n in batch)
+    assert cost.run_ms(len(batch), max(lengths[n] for n in batch)) <= min(left[n] for n in batch) + 1e-9
+    if all(math.isinf(time_left) for time_left in left):
+        assert batch == next_batch(lengths, cost, limits)
+
+
+def test_a_short_deadline_makes_the_batch_small_and_keeps_the_oldest() -> None:
+    cost, limits = CostModel(10.0, 0.1), BatchLimits(100, 10_000)
+    lengths = [10, 10, 12, 14]
+    assert next_batch(lengths, cost, limits, 1, [100.0] * 4) == [0, 1, 2, 3]
+    assert next_batch(lengths, cost, limits, 1, [12.5] * 4) == [0, 1]
+    assert next_batch([14, 10, 10, 12], cost, limits, 1, [13.0] * 4) == [3, 0]
 
 
 def test_more_free_workers_than_prompts_is_fine() -> None:

@@ -1,96 +1,22 @@
 """The sidecar as a process: started, called over TCP and unix sockets, stopped with real signals."""
 
-import os
 import queue
-import re
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from sidecar_process import REPOSITORY, START_S, StartSidecar
 from sidecar_rig import WAIT_S
 from sidecar_tiny import make_bundle, make_slow_graph, read_manifest, write_manifest
 
 from pars.v1 import ranker_pb2, ranker_pb2_grpc
-
-START_S = 60.0
-"""Starting takes half a second; the bound is for a busy machine."""
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-class Sidecar:
-    """One `python -m sidecar`. Its log lines are read as they come, so that every wait is for a line, with a deadline."""
-
-    def __init__(self, bundle: Path, *arguments: str, **environment: str) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PARS_SIDECAR_")}
-        command = [sys.executable, "-W", "error", "-m", "sidecar", "--bundle", str(bundle), *arguments]
-        self.process = subprocess.Popen(
-            command, cwd=REPOSITORY, env=kept | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self.lines: list[str] = []
-        self._new: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip())
-            self._new.put(line)
-
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        give_up = time.monotonic() + START_S
-        while True:
-            try:
-                line = self._new.get(timeout=max(give_up - time.monotonic(), 0.01))
-            except queue.Empty:
-                raise AssertionError(f"no line matches {pattern!r} in {self.lines}") from None
-            if match := re.search(pattern, line):
-                return match
-
-    def serving(self) -> str:
-        """Wait until it serves; its address."""
-        self.wait_for(r"ranker ready name=default bundle=[0-9a-f]{16} provider=CPUExecutionProvider workers=\d+")
-        return self.wait_for(r"serving address=(\S+)").group(1)
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def exit_code(self) -> int:
-        code = self.process.wait(timeout=START_S)
-        self._reader.join(timeout=START_S)
-        return code
-
-    def close(self) -> None:
-        self.process.kill()
-        self.exit_code()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
-StartSidecar = Callable[..., Sidecar]
-
-
-@pytest.fixture
-def start_sidecar() -> Iterator[StartSidecar]:
-    started: list[Sidecar] = []
-
-    def start(bundle: Path, *arguments: str, **environment: str) -> Sidecar:
-        started.append(Sidecar(bundle, *arguments, **environment))
-        return started[-1]
-
-    yield start
-    for sidecar in started:
-        sidecar.close()
 
 
 def score(address: str, *prompts: str) -> list[float]:
