@@ -104,10 +104,34 @@ class ManualStream:
         yield from iter(self.outbox.get, None)
 
 
-class ScriptedRanker(ranker_pb2_grpc.RankerServiceServicer):
-    """Serves on a free port, or where told. Replace the `answer_...` functions; `requests` holds what came in."""
+class _Gate(grpc.ServerInterceptor):
+    def __init__(self, allowed_tokens: set[str]) -> None:
+        self._allowed_tokens = allowed_tokens
 
-    def __init__(self, address: str = "127.0.0.1:0") -> None:
+    def intercept_service(self, continuation, details):
+        shown = [value for name, value in details.invocation_metadata if name == "authorization"]
+        if shown and shown[0] in {f"Bearer {token}" for token in self._allowed_tokens}:
+            return continuation(details)
+
+        def refuse(requests, context):
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "a bearer token is wanted")
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+class ScriptedRanker(ranker_pb2_grpc.RankerServiceServicer):
+    """Serves on a free port, or where told. Replace the `answer_...` functions; `requests` holds what came in.
+
+    `tls`: server credentials. `allowed_tokens`: with it, calls without one of them are refused; it may change.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:0",
+        *,
+        tls: grpc.ServerCredentials | None = None,
+        allowed_tokens: set[str] | None = None,
+    ) -> None:
         self.requests: list[object] = []
         self.answer_score: Callable[[ranker_pb2.ScoreRequest, grpc.ServicerContext], ranker_pb2.ScoreResponse]
         self.answer_score = lambda request, context: score_reply(request)
@@ -119,9 +143,10 @@ class ScriptedRanker(ranker_pb2_grpc.RankerServiceServicer):
         self.called = threading.Event()
         self.released = threading.Event()
         self._pool = futures.ThreadPoolExecutor(max_workers=16)
-        self._server = grpc.server(self._pool, options=[("grpc.so_reuseport", 0)])
+        gate = () if allowed_tokens is None else (_Gate(allowed_tokens),)
+        self._server = grpc.server(self._pool, interceptors=gate, options=[("grpc.so_reuseport", 0)])
         ranker_pb2_grpc.add_RankerServiceServicer_to_server(self, self._server)
-        port = self._server.add_insecure_port(address)
+        port = self._server.add_secure_port(address, tls) if tls else self._server.add_insecure_port(address)
         self.address = address.replace(":0", f":{port}")
         self._server.start()
 

@@ -7,6 +7,7 @@ from vllm_client import errors
 EXPECTED = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidPromptsError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.OverloadedError,
+    grpc.StatusCode.UNAUTHENTICATED: errors.CredentialsError,
     grpc.StatusCode.UNAVAILABLE: errors.UnavailableError,
     grpc.StatusCode.CANCELLED: errors.UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineError,
@@ -26,6 +27,6 @@ def test_every_status_code_has_one_error(code):
 
 def test_one_tree():
     public = [getattr(vllm_client, name) for name in vllm_client.__all__ if name.endswith("Error")]
-    assert len(public) == 7
+    assert len(public) == 8
     assert all(issubclass(error, vllm_client.RankerClientError) for error in public)
     assert not issubclass(vllm_client.RankerClientError, grpc.RpcError)

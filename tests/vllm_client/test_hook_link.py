@@ -16,6 +16,7 @@ import scripted_ranker
 from scripted_ranker import TIMEOUT_S, ScriptedRanker, item_error, item_reply
 
 from pars.v1 import ranker_pb2
+from vllm_client import channel as channel_module
 from vllm_client.errors import DeadlineError, InvalidPromptsError, UnavailableError
 from vllm_client.hook import link as link_module
 from vllm_client.hook.counters import Counters
@@ -446,7 +447,7 @@ async def test_a_bug_while_connecting_is_told_and_does_not_stop_the_attempts(lin
             raise ZeroDivisionError(secret)
         return []
 
-    monkeypatch.setattr(link_module, "channel_options", options)
+    monkeypatch.setattr(channel_module, "channel_options", options)
     link = linked(ranker.address)
     await until(lambda: len(lines()) == 2)
     assert "ZeroDivisionError" in lines()[0][1]

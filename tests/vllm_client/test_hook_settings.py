@@ -125,7 +125,12 @@ def environment_of(settings: HookSettings) -> dict[str, str]:
 
 def test_every_field_is_read_from_its_variable():
     other = HookSettings(
-        address="unix:/run/pars.sock",
+        address="pars.internal:50151",
+        ranker="meta-llama/Llama-3.1-8B-Instruct",
+        tls_ca="/etc/ca.pem",
+        tls_cert="/etc/cert.pem",
+        tls_key="/etc/key.pem",
+        token_file="/etc/token",
         deadline_ms=2.5,
         tier="ngram",
         shadow=True,

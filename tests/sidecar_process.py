@@ -12,14 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
-from sidecar_rig import WAIT_S
 
 from pars.v1 import ranker_pb2, ranker_pb2_grpc
+
+WAIT_S = 10.0
+"""Deadline of every call and wait here. Reached only when something is broken."""
 
 START_S = 60.0
 """Starting takes half a second; the bound is for a busy machine."""
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
 
 
 class Sidecar:
@@ -31,6 +33,8 @@ class Sidecar:
         self.process = subprocess.Popen(
             command, cwd=REPOSITORY, env=kept | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+        self.address = ""
+        """Known once it serves."""
         self.lines: list[str] = []
         self._new: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read)
@@ -55,7 +59,8 @@ class Sidecar:
     def serving(self) -> str:
         """Wait until it serves; its address."""
         self.wait_for(r"ranker ready name=default bundle=[0-9a-f]{16} provider=CPUExecutionProvider workers=\d+")
-        return self.wait_for(r"serving address=(\S+)").group(1)
+        self.address = self.wait_for(r"serving address=(\S+)").group(1)
+        return self.address
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
