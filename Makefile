@@ -34,7 +34,7 @@ $(VENV)/.ready: pyproject.toml .ci/constraints.txt
 	$(BIN)/pip install --quiet --upgrade --constraint .ci/constraints.txt pip
 # torch first and on its own, so that nothing else chooses its build; README says how to get the small one.
 	$(BIN)/pip install --quiet "$$(grep '^torch==' .ci/constraints.txt)"
-	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[$(RUNTIME),export,bench]' --group test --group lint
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[$(RUNTIME),otel,export,bench]' --group test --group lint
 	touch $@
 
 vllm-env: $(VLLM_VENV)/.ready ## make an environment with the real vLLM (VLLM_VERSION, on the CPU) and our client's wheel
@@ -54,6 +54,26 @@ $(VLLM_VENV)/.engine: .ci/vllm-requirements.txt $(VLLM_PINS)
 $(VLLM_VENV)/.ready: $(VLLM_VENV)/.engine $(shell find vllm_client proto/pars -type f -not -name '*.pyc') pyproject.toml
 	$(VLLM_BIN)/pip install --quiet --no-warn-conflicts --constraint $(VLLM_PINS) ./vllm_client
 	$(VLLM_BIN)/pip install --quiet --force-reinstall --no-deps ./vllm_client
+	touch $@
+
+# Built by Debian's packages, without network, but for two npm packages. They run where they lie in docs/clients.
+CLIENTS := .clients
+PROTO_FILES := $(wildcard proto/pars/v1/*.proto) docs/clients/third_party/grpc/health/v1/health.proto
+clients-env: $(CLIENTS)/go/client $(CLIENTS)/cpp/client $(CLIENTS)/node/.ready ## build the examples of docs/clients: Go, C++, Node.js
+$(CLIENTS)/.tools: docs/clients/tools.sh
+	docs/clients/tools.sh
+	@mkdir -p $(CLIENTS)
+	@touch $@
+$(CLIENTS)/go/client: docs/clients/go/main.go docs/clients/go/build.sh $(PROTO_FILES) | $(CLIENTS)/.tools
+	docs/clients/go/build.sh $(CLIENTS)/go
+$(CLIENTS)/cpp/client: $(wildcard docs/clients/cpp/*) $(PROTO_FILES) | $(CLIENTS)/.tools
+	cmake -S docs/clients/cpp -B $(CLIENTS)/cpp --log-level=WARNING
+	cmake --build $(CLIENTS)/cpp --parallel 2
+	touch $@
+$(CLIENTS)/node/.ready: docs/clients/node/package.json docs/clients/node/package-lock.json | $(CLIENTS)/.tools
+	mkdir -p $(CLIENTS)/node
+	cp $^ $(CLIENTS)/node
+	npm ci --prefix $(CLIENTS)/node --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@
 
 train: setup ## train a ranker on one of the reference sets: SOURCE=alpaca|code|lmsys|math, or on RECORDS=file; writes RUN
@@ -89,7 +109,7 @@ demo: setup $(BUNDLE)/manifest.json ## export, serve, score a dozen prompts thro
 		trap "kill $$! && wait $$!; rm -r $$folder" EXIT; \
 		$(BIN)/python -m vllm_client score --address unix:$$folder/pars.sock --wait-s 60 --file $(PROMPTS)
 
-test: setup vllm-env ## run all tests, those against a real vLLM included
+test: setup vllm-env clients-env ## run all tests, those against a real vLLM and in other languages included
 	PARS_TEST_VLLM_BIN=$(abspath $(VLLM_BIN)) $(BIN)/python -m pytest
 
 test-vllm: setup vllm-env ## run the tests against a real vLLM alone, VLLM_VERSION says which
@@ -143,7 +163,7 @@ bench-vllm: setup vllm-env $(BUNDLE)/manifest.json ## order and latency on a rea
 		$(if $(RECORDS),--records $(RECORDS)) $(BENCH_FLAGS)
 
 clean: ## remove environments, bundles and caches; runs/ stays
-	rm -rf .venv .venv-gpu .venv-proto .venv-vllm .venv-vllm-* bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-gpu .venv-proto .venv-vllm .venv-vllm-* .clients bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup vllm-env train default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-chain bench-hook bench-vllm clean
+.PHONY: help setup vllm-env clients-env train default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-chain bench-hook bench-vllm clean
