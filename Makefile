@@ -151,6 +151,23 @@ proto-check: ## fail when the committed stubs are not those of the .proto files
 bench: setup $(BUNDLE)/manifest.json ## the sidecar against the bare ONNX session, side by side
 	$(BIN)/python -m benchmarks.bench_sidecar --bundle $(BUNDLE) --out benchmarks/results/sidecar.json
 
+bench-overload: setup $(BUNDLE)/manifest.json ## more calls than the encoder can answer: who answers, how soon, how many too late
+	$(BIN)/python -m benchmarks.bench_overload --bundle $(BUNDLE) --out benchmarks/results/overload.json $(BENCH_FLAGS)
+
+soak: setup $(BUNDLE)/manifest.json ## everything at once for MINUTES (30): load, leavers, swaps, a stop; fails on a broken promise
+	$(BIN)/python -m benchmarks.soak --bundle $(BUNDLE) --minutes $(MINUTES) --out benchmarks/results/soak.json $(BENCH_FLAGS)
+MINUTES ?= 30
+
+# In an environment of its own, since it brings a dozen packages. --strict: what could not be looked up is a failure, not a pass.
+.venv-audit/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet --upgrade --constraint .ci/constraints.txt pip
+	.venv-audit/bin/pip install --quiet --constraint .ci/constraints.txt --group audit
+	touch $@
+
+audit: .venv-audit/.ready ## look up known vulnerabilities of everything .ci/constraints.txt pins; asks a service on the internet
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement .ci/constraints.txt
+
 bench-chain: setup ## what a new user experiences, from a fresh clone: benchmarks/results/chain.json, README and docs
 	$(BIN)/python -m benchmarks.chain --out benchmarks/results/chain.json $(CHAIN_FLAGS)
 	$(BIN)/python -m benchmarks.quoted
@@ -162,8 +179,20 @@ bench-vllm: setup vllm-env $(BUNDLE)/manifest.json ## order and latency on a rea
 	$(BIN)/python -m benchmarks.bench_vllm --vllm-bin $(VLLM_BIN) --bundle $(BUNDLE) --out benchmarks/results/vllm.json \
 		$(if $(RECORDS),--records $(RECORDS)) $(BENCH_FLAGS)
 
+FUZZ_SECONDS ?= 60
+.venv-fuzz/.ready: pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv .venv-fuzz
+	.venv-fuzz/bin/pip install --quiet --upgrade --constraint .ci/constraints.txt pip
+	.venv-fuzz/bin/pip install --quiet --constraint .ci/constraints.txt --editable '.[serve]' --group fuzz
+	touch $@
+
+# The tests replay the same corpus without a fuzzer.
+fuzz: .venv-fuzz/.ready ## look for bundles and messages that break the sidecar, FUZZ_SECONDS (60) for each target of tests/fuzz
+	for target in $(notdir $(wildcard tests/fuzz/corpus/*)); do \
+		TOKENIZERS_PARALLELISM=false .venv-fuzz/bin/python tests/fuzz/run_fuzz.py $$target $(FUZZ_SECONDS); done
+
 clean: ## remove environments, bundles and caches; runs/ stays
-	rm -rf .venv .venv-gpu .venv-proto .venv-vllm .venv-vllm-* .clients bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-gpu .venv-proto .venv-audit .venv-fuzz .venv-vllm .venv-vllm-* .clients bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup vllm-env clients-env train default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-chain bench-hook bench-vllm clean
+.PHONY: help setup vllm-env clients-env train default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-overload soak audit fuzz bench-chain bench-hook bench-vllm clean

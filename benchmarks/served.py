@@ -19,7 +19,7 @@ class ServedSidecar:
     """A sidecar on a unix socket or a free TCP port. says: the settings it reports at start, by name."""
 
     def __init__(self, bundle: Path, address: str, provider: str, flags: Sequence[str]) -> None:
-        arguments = ["--bundle", str(bundle.resolve()), "--address", address, "--provider", provider, *flags]
+        arguments = ["--bundle", str(bundle.absolute()), "--address", address, "--provider", provider, *flags]
         self.process = LineProcess([sys.executable, "-m", "sidecar", *arguments], merge_stderr=True)
         try:
             ready = self.process.line_like(r"\branker ready (name=\S+ .*)", START_S).group(1)

@@ -12,20 +12,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from sidecar import settings_source
+from sidecar import logs, settings_source
 from sidecar.access import Access
 from sidecar.engine import Engine, EngineLimits
-from sidecar.errors import StartError
+from sidecar.errors import ServerEndedError, StartError
 from sidecar.health import LIFECYCLE, Health, ranker_component
 from sidecar.lane import TokenizerLane
 from sidecar.loading import LoadedRanker, go_live, load_ranker
-from sidecar.observer import Observer
 from sidecar.permits import Permits
 from sidecar.rankers import Rankers
 from sidecar.reload import Reloader
 from sidecar.server import Server
 from sidecar.settings import Settings
 from sidecar.signals import handled_signals
+from sidecar.telemetry import Telemetry, telemetry
 
 _log = logging.getLogger("sidecar")
 
@@ -40,27 +40,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n".join(settings_source.table(Settings, arguments, os.environ)))
             return 0
         settings = Settings.load(arguments, os.environ)
-        logging.basicConfig(
-            stream=sys.stderr, level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-        )
+        logs.configure(settings.log_level, settings.log_format)
         access = Access.open(settings)
-        loaded = {name: load_ranker(folder, settings) for name, folder in settings.bundle_folders().items()}
-        # What is loaded by now stays; keeping it out of every later collection takes their pauses from the tail of latency.
-        gc.freeze()
-        asyncio.run(serve(settings, access, loaded))
+        folders = settings.bundle_folders()
+        with telemetry(metrics_address=settings.metrics_address, tracing=settings.tracing, rankers=folders) as seen_by:
+            loaded = {name: load_ranker(folder, settings) for name, folder in folders.items()}
+            # What is loaded by now stays; keeping it out of every later collection takes their pauses from the tail of latency.
+            gc.freeze()
+            asyncio.run(serve(settings, access, loaded, seen_by))
     except StartError as error:
         # One line, whatever a library put into its message.
-        print("sidecar cannot start:", " ".join(str(error).split()), file=sys.stderr)
+        logs.last_words("sidecar cannot start: " + " ".join(str(error).split()))
+        return 1
+    except ServerEndedError as error:
+        logs.last_words(f"sidecar failed: {error}: {error.__cause__!r}")
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-async def serve(settings: Settings, access: Access, loaded: Mapping[str, LoadedRanker]) -> None:
+async def serve(settings: Settings, access: Access, loaded: Mapping[str, LoadedRanker], seen_by: Telemetry) -> None:
     """Build engine and server around the loaded rankers, serve until a stop signal, stop in order."""
-    observer = Observer()
+    observer = seen_by.observer
     health = Health(LIFECYCLE, *map(ranker_component, loaded))
+    observer.watch_health(lambda: health.serving)
     start_ranker = partial(go_live, settings=settings, health=health, observer=observer)
     rankers = Rankers({name: start_ranker(name, ranker) for name, ranker in loaded.items()})
     engine = Engine(
@@ -83,6 +87,7 @@ async def serve(settings: Settings, access: Access, loaded: Mapping[str, LoadedR
         max_message_bytes=settings.max_message_bytes,
         max_stream_items=settings.max_stream_items,
         access=access,
+        seen_by=seen_by,
     )
     with handled_signals(on_reload=reloader.request) as stop_requests:
         try:
@@ -92,10 +97,18 @@ async def serve(settings: Settings, access: Access, loaded: Mapping[str, LoadedR
             raise
         reloading = asyncio.create_task(reloader.run())
         _log.info("serving address=%s rankers=%s", address, ",".join(rankers.names))
-        await stop_requests.first.wait()
+        asked = asyncio.create_task(stop_requests.first.wait())
+        ended = asyncio.create_task(server.ended())
+        await asyncio.wait((asked, ended), return_when=asyncio.FIRST_COMPLETED)
+        fault = ended.exception() if ended.done() else None
         reloading.cancel()
         await server.stop(settings.grace_s, stop_requests.again)
         await reloader.close()
+        if not asked.done():
+            # A process that lives on without its port would be found by nobody: health cannot be asked, and nothing restarts it.
+            asked.cancel()
+            raise ServerEndedError("the gRPC server ended without being asked to") from fault
+        await ended
     _log.info("stopped")
 
 

@@ -5,9 +5,8 @@ import socket
 import stat
 from pathlib import Path
 
+from pars.address import UNIX, is_local
 from sidecar.errors import AddressError, SettingsError
-
-UNIX = "unix:"
 
 
 def check_address(address: str) -> None:
@@ -19,6 +18,27 @@ def check_address(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isascii() and port.isdigit() and int(port) <= 65_535):
         raise SettingsError(f"address {address!r} is neither host:port nor unix:/path")
+
+
+def check_exposure(address: str, *, tls: bool, token: bool, insecure: bool) -> None:
+    """Raise SettingsError when prompts or tokens would cross a network in the clear without anybody having said so."""
+    if tls and address.startswith(UNIX):
+        raise SettingsError(
+            f"address {address}: a unix socket has no TLS; socket_mode and socket_owner say who may connect, "
+            "so leave tls_cert, tls_key and tls_client_ca out"
+        )
+    if tls or is_local(address):
+        return
+    if token:
+        raise SettingsError(
+            f"address {address} can be reached from elsewhere, and without TLS everybody on the way could read the tokens of token_file; "
+            "set tls_cert and tls_key, or listen on 127.0.0.1 or a unix socket"
+        )
+    if not insecure:
+        raise SettingsError(
+            f"address {address} can be reached from elsewhere, and without TLS everybody on the way could read the prompts; "
+            "set tls_cert and tls_key, listen on 127.0.0.1 or a unix socket, or say insecure=on"
+        )
 
 
 def real_address(address: str, port: int) -> str:

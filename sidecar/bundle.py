@@ -9,7 +9,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from google.protobuf import json_format
@@ -93,13 +93,19 @@ def _read_manifest(path: Path) -> bundle_pb2.BundleManifest:
         raise BundleError(f"{MANIFEST_FILE} is not JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise BundleError(f"{MANIFEST_FILE} is not a JSON object")
+    try:
+        # JSON can spell half a character, "\ud800"; as a key it makes protobuf raise a SystemError.
+        json.dumps(parsed, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{MANIFEST_FILE} cannot be written as UTF-8: {type(error).__name__}") from error
     # The version comes first: of another version nothing else is known, so nothing else may be said.
     version = parsed.get("formatVersion")
     if version != FORMAT_VERSION:
         raise BundleError(f"format_version is {version}, this sidecar reads {FORMAT_VERSION}")
     try:
         manifest = json_format.ParseDict(parsed, bundle_pb2.BundleManifest())
-    except json_format.ParseError as error:
+    except Exception as error:
+        # ParseError nearly always; an infinity where an enum is wanted comes through as OverflowError.
         raise BundleError(f"{MANIFEST_FILE} is not a BundleManifest: {error}") from error
     expected_id = bundle_id_of(parsed)
     if manifest.bundle_id != expected_id:
@@ -190,13 +196,34 @@ def _check_file(folder: Path, file: bundle_pb2.BundleFile) -> None:
 def _load_ngram(path: Path, scorer: bundle_pb2.NgramScorer) -> ngram.Weights:
     try:
         count = ngram.weight_count(scorer.bucket_count)
-        with path.open("rb") as content:
-            # Not np.load: that one opens archives as well, and leaves them open.
-            weights = np.lib.format.read_array(content, allow_pickle=False)
-    except (ValueError, EOFError, MemoryError) as error:
-        raise BundleError(f"{path.name} is not a NumPy vector of n-gram weights: {error}") from error
-    if weights.dtype != np.float32 or weights.shape != (count,):
-        raise BundleError(f"{path.name} is {weights.dtype}{list(weights.shape)}, float32[{count}] is wanted")
+    except ValueError as error:
+        raise BundleError(f"ngram: {error}") from error
+    with path.open("rb") as content:
+        # Not np.load or read_array: a header may claim terabytes, and they would be allocated before anybody compares.
+        shape, dtype = _read_npy_header(content, path.name)
+        if dtype != np.float32 or shape != (count,):
+            raise BundleError(f"{path.name} is {dtype}{list(shape)}, float32[{count}] is wanted")
+        if path.stat().st_size < content.tell() + count * dtype.itemsize:
+            raise BundleError(f"{path.name} is not a NumPy vector of n-gram weights: it ends before the last of {count}")
+        weights = np.fromfile(content, dtype=np.float32, count=count)
     if not np.all(np.isfinite(weights)):
         raise BundleError(f"{path.name} holds values that are not finite")
     return weights
+
+
+def _read_npy_header(content: BinaryIO, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the array that follows. np.save writes version 1.0 for anything this small."""
+    try:
+        version = np.lib.format.read_magic(content)
+        if version != (1, 0):
+            raise ValueError(f"format version {version} is not (1, 0)")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(content)
+        if dtype.hasobject:
+            raise ValueError("it holds pickled objects")
+    except OSError:
+        raise
+    except Exception as error:
+        # The header is Python source. What tokenizing, parsing and sorting strange source can raise comes through: SyntaxError,
+        # TokenError, TypeError, IndexError, OverflowError, MemoryError and RecursionError have been seen.
+        raise BundleError(f"{name} is not a NumPy vector of n-gram weights: {error}") from error
+    return shape, dtype

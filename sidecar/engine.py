@@ -152,8 +152,7 @@ class Engine:
 
     async def _answer(self, call: "_Call") -> ScoredCall:
         began = self._clock()
-        encode = call.live.ranker.tokenizer.encode
-        tokenized = await self._lane.run(lambda: encode(call.prompts), call.chars, self._time_left_s(call))
+        tokenized = await self._lane.run(lambda: _encode(call), call.chars, self._time_left_s(call))
         tokenize_time_ns = self._clock() - began
         result = None
         if call.reason == "encoder":
@@ -226,6 +225,13 @@ class _Call:
         self.chars = sum(min(len(prompt), max_chars) for prompt in prompts)
         self.reason: TierReason = "asked" if tier == ranker_pb2.TIER_NGRAM else "encoder"
         self.ngram_allowed = tier == ranker_pb2.TIER_UNSPECIFIED and tier_fallback and live.ranker.ngram is not None
+
+
+def _encode(call: _Call) -> list[TokenizedPrompt]:
+    try:
+        return call.live.ranker.tokenizer.encode(call.prompts)
+    except ModelError as error:
+        raise ScoringFailedError("the tokenizer failed on this call") from error
 
 
 def _check_tier(tier: int, live: LiveRanker) -> None:

@@ -8,6 +8,7 @@ SidecarError
 │   ├── WarmUpError        golden prompts no longer have their golden scores
 │   ├── CredentialsError   a certificate, key or token file cannot be used
 │   └── AddressError       the address cannot be listened on
+├── ServerEndedError       the gRPC server ended by itself: exit code 1, so that whoever watches the process starts it again
 ├── ModelError             a model run failed or returned nonsense; what callers see of it is ScoringFailedError
 └── CallError              one call fails; `code` is the gRPC status its caller gets
     ├── InvalidRequestError     INVALID_ARGUMENT
@@ -56,6 +57,10 @@ class CredentialsError(StartError):
 
 class AddressError(StartError):
     """The address cannot be listened on."""
+
+
+class ServerEndedError(SidecarError):
+    """The gRPC server ended without being asked to."""
 
 
 class ModelError(SidecarError):

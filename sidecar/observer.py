@@ -11,8 +11,9 @@ TierReason = Literal["asked", "encoder", "no_time", "overload", "late"]
 """Why a tier answered. encoder: the usual way. asked: the caller named the tier. The rest are the n-gram scorer's: no_time: the
 encoder would not have been done in time; overload: no permit was left; late: the encoder was tried and was not done in time."""
 
-RejectionCause = Literal["invalid", "overload", "deadline", "stopping", "model", "bug"]
-"""Why a call or a stream's item failed. The causes of our own errors stand beside their classes; bug is everything else."""
+RejectionCause = Literal["unauthenticated", "invalid", "overload", "deadline", "stopping", "model", "bug"]
+"""Why a call or a stream's item failed. The causes of our own errors stand beside their classes; unauthenticated: no known token, so
+that no handler saw the call; bug: everything else."""
 
 ReloadOutcome = Literal["swapped", "unchanged", "refused"]
 

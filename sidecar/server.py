@@ -6,8 +6,7 @@ import logging
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_SERVICE
-from grpc_reflection.v1alpha.reflection import enable_server_reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from sidecar.access import Access
 from sidecar.address import clear_stale_socket, real_address
@@ -15,7 +14,9 @@ from sidecar.auth import TokenInterceptor
 from sidecar.engine import Engine
 from sidecar.errors import AddressError
 from sidecar.health import LIFECYCLE, Health
+from sidecar.observed import WatchedRegistrar
 from sidecar.servicer import SERVICE, RankerServicer
+from sidecar.telemetry import Telemetry
 
 QUIET_S = 0.02
 """A stopping server closes its sockets once no call has come for this long. gRPC cancels the calls it holds unhandled at that
@@ -41,15 +42,18 @@ class Server:
         max_message_bytes: int,
         max_stream_items: int,
         access: Access | None = None,
+        seen_by: Telemetry | None = None,
     ) -> None:
-        """access: who may connect and call; None is plaintext, no token, and a unix socket for the process's own user."""
+        """access: who may connect and call; None is plaintext, no token, and a unix socket for the process's own user.
+        seen_by: who is told of calls, of health and reflection too; None is nobody."""
         self._engine = engine
         self._health = health
         self._access = access or Access()
-        self._servicer = RankerServicer(engine, max_stream_items)
+        seen_by = seen_by or Telemetry()
+        self._servicer = RankerServicer(engine, max_stream_items, seen_by.observer)
         tokens = self._access.tokens
         self._server = grpc.aio.server(
-            interceptors=() if tokens is None else (TokenInterceptor(tokens),),
+            interceptors=() if tokens is None else (TokenInterceptor(tokens, seen_by.observer),),
             options=[
                 *self._access.limits.channel_options(),
                 ("grpc.max_receive_message_length", max_message_bytes),
@@ -58,9 +62,13 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        self._server.add_generic_rpc_handlers((self._servicer.handler(),))
-        health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
-        enable_server_reflection((SERVICE, HEALTH_SERVICE, REFLECTION_SERVICE), self._server)
+        registrar = WatchedRegistrar(self._server, seen_by.watchers)
+        registrar.add_registered_method_handlers(SERVICE, self._servicer.handlers())
+        health_pb2_grpc.add_HealthServicer_to_server(health, registrar)
+        # Not enable_server_reflection: it looks at the type of what it is given, and takes our registrar for a server of threads.
+        services = (SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
+        reflected = reflection.aio.ReflectionServicer(services)  # type: ignore[attr-defined] # the stubs mean another aio
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, registrar)
 
     async def start(self, address: str) -> str:
         """Bind, start and become SERVING. Returns the real address. Raises AddressError."""
@@ -80,6 +88,10 @@ class Server:
         if self._access.tls is None:
             return self._server.add_insecure_port(address)
         return self._server.add_secure_port(address, self._access.tls)
+
+    async def ended(self) -> None:
+        """Wait until the gRPC server has ended, by stop() or by a fault of its own, which is raised."""
+        await self._server.wait_for_termination()
 
     async def stop(self, grace_s: float, cut_short: asyncio.Event) -> None:
         """NOT_SERVING, refuse new calls, finish the admitted ones within the grace, close engine and sockets.

@@ -39,9 +39,13 @@ class RankerServicer:
         self._stopping.set()
 
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
+        """The handlers as one."""
+        return grpc.method_handlers_generic_handler(SERVICE, self.handlers())
+
+    def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """What a server registers. Not the generated registration, because that one parses with parsers that raise."""
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
-        methods = {
+        return {
             "Score": unary(self.Score, parser(ranker_pb2.ScoreRequest), ranker_pb2.ScoreResponse.SerializeToString),
             "ScoreStream": stream(
                 self.ScoreStream, parser(ranker_pb2.ScoreStreamRequest), ranker_pb2.ScoreStreamResponse.SerializeToString
@@ -51,7 +55,6 @@ class RankerServicer:
                 self.GetBundle, parser(ranker_pb2.GetBundleRequest), ranker_pb2.GetBundleResponse.SerializeToString
             ),
         }
-        return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     async def Score(self, request: ranker_pb2.ScoreRequest | Unreadable, context: Any) -> ranker_pb2.ScoreResponse:
         return await self._guarded(context, self._score(request, context.time_remaining()))

@@ -9,12 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pars import DEFAULT_ADDRESS
+from pars.address import UNIX
 from sidecar import settings_source
-from sidecar.address import check_address
+from sidecar.address import check_address, check_exposure
 from sidecar.cores import allotted_cores
 from sidecar.errors import SettingsError
+from sidecar.limits import MAX_CONNECTIONS, MAX_STREAMS_PER_CONNECTION
+from sidecar.logs import LogFormat
 from sidecar.scorer import ProviderChoice
 from sidecar.settings_source import setting
+from sidecar.socket_access import DEFAULT_MODE, SocketAccess
 
 CUDA_WORKERS = 2
 """One run computes while the next one is prepared; the device itself runs them one after the other."""
@@ -37,6 +41,35 @@ class Settings:
     )
     address: str = setting(
         "where to listen: host:port (port 0: any free one, the log says which) or unix:/path", default=DEFAULT_ADDRESS
+    )
+    tls_cert: str = setting(
+        "PEM file with the server's certificate and those that lead to its CA; with tls_key: TLS. Rotated files hold from the "
+        "next connection on",
+        default="",
+    )
+    tls_key: str = setting("PEM file with the certificate's key, not readable by everybody and without a password", default="")
+    tls_client_ca: str = setting(
+        "PEM file with the CAs of clients; with it every client must show a certificate of theirs", default=""
+    )
+    token_file: str = setting(
+        "file with bearer tokens, one per line, not readable by everybody; with it every call but health needs one of them. "
+        "Read again when it changes",
+        default="",
+    )
+    insecure: bool = setting("listen without TLS on an address that can be reached from other machines", default=False)
+    socket_mode: str = setting("mode of the unix socket; who may write to it may connect", default=DEFAULT_MODE)
+    socket_owner: str = setting(
+        "owner of the unix socket: user:group, user or :group, by name or number; empty: the process's", default=""
+    )
+    max_connections: int = setting(
+        "connections at a time; more are closed at once", default=MAX_CONNECTIONS, unit="connections", low=1, high=1_048_576
+    )
+    max_streams_per_connection: int = setting(
+        "calls and streams of one connection at a time; clients hold more back",
+        default=MAX_STREAMS_PER_CONNECTION,
+        unit="streams",
+        low=1,
+        high=1_048_576,
     )
     provider: ProviderChoice = setting(  # noqa: RUF009 - a string, and frozen
         "execution provider; auto: CUDA where it works, else CPU; cuda: that or no start",
@@ -119,6 +152,17 @@ class Settings:
         high=3_600,
     )
     log_level: str = setting("least level logged", default="info", choices=("debug", "info", "warning", "error"))
+    log_format: LogFormat = setting(  # noqa: RUF009 - a string, and frozen
+        "text for people, json for machines: one object a line, on stderr", default="text", choices=("text", "json")
+    )
+    metrics_address: str = setting(
+        "where Prometheus reads /metrics: host:port (port 0: any free one); plain HTTP for whoever can reach it, without any prompt; "
+        "empty: no metrics",
+        default="",
+    )
+    tracing: bool = setting(
+        "send OpenTelemetry traces, whither OTEL_EXPORTER_OTLP_ENDPOINT says; needs the extra otel", default=False
+    )
 
     @classmethod
     def load(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> "Settings":
@@ -135,6 +179,14 @@ class Settings:
             raise SettingsError(f"no bundle: pass --bundle FOLDER or set {settings_source.ENV_PREFIX}BUNDLE")
         parse_rankers(self.rankers)
         check_address(self.address)
+        if self.metrics_address:
+            check_address(self.metrics_address)
+            if self.metrics_address.startswith(UNIX):
+                raise SettingsError("metrics_address is a unix socket, and Prometheus reads from host:port only")
+        if bool(self.tls_cert) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_cert):
+            raise SettingsError("tls_cert and tls_key need each other, and tls_client_ca needs both")
+        check_exposure(self.address, tls=bool(self.tls_cert), token=bool(self.token_file), insecure=self.insecure)
+        SocketAccess.parse(self.socket_mode, self.socket_owner)
         if self.max_prompts_per_call > self.max_waiting_prompts:
             raise SettingsError(
                 f"max_prompts_per_call {self.max_prompts_per_call} exceeds max_waiting_prompts {self.max_waiting_prompts}: "

@@ -8,10 +8,13 @@ from tokenizers import Tokenizer
 
 from pars import text
 from sidecar.bundle import Bundle
-from sidecar.errors import BundleError, InvalidRequestError
+from sidecar.errors import BundleError, InvalidRequestError, ModelError
 from sidecar.scorer import TokenizedPrompt
 
 __all__ = ["PromptTokenizer", "TokenizedPrompt"]
+
+STRANGE_TEXT = "\0 \u202e🦜\U0010ffff"
+"""No vocabulary holds all of it. Any Unicode text is a prompt, so a tokenizer that knows no token for the unknown cannot serve."""
 
 
 class PromptTokenizer:
@@ -26,11 +29,22 @@ class PromptTokenizer:
 
     @classmethod
     def from_file(cls, path: Path, max_tokens: int, max_chars: int) -> "PromptTokenizer":
-        """Load `tokenizer.json`. max_tokens counts special tokens. Raises BundleError when the file is not a tokenizer."""
+        """Load `tokenizer.json`. max_tokens counts special tokens. Raises BundleError for a file that is no usable tokenizer."""
         try:
-            return cls(Tokenizer.from_file(str(path)), max_tokens, max_chars)
-        except Exception as error:  # the binding raises bare Exception
+            tokenizer = cls(Tokenizer.from_file(str(path)), max_tokens, max_chars)
+        except BaseException as error:
+            if not _is_of_the_binding(error):
+                raise
             raise BundleError(f"{path} is not a tokenizer: {error}") from error
+        try:
+            probes = ["", "a " * min(max_tokens, text.MAX_CHARS), STRANGE_TEXT]
+            longest = max(len(prompt.token_ids) for prompt in tokenizer.encode(probes))
+        except ModelError as error:
+            raise BundleError(f"{path} cannot be used: {error}") from error
+        # Cutting never takes away special tokens, however many the template adds.
+        if longest > max_tokens:
+            raise BundleError(f"{path} makes {longest} tokens of a prompt although max_tokens is {max_tokens}")
+        return tokenizer
 
     @classmethod
     def for_bundle(cls, bundle: Bundle) -> "PromptTokenizer":
@@ -41,7 +55,8 @@ class PromptTokenizer:
         """Tokenise; same length and order as prompts.
 
         `truncated` is exact: it is set when characters were clipped or when the tokenizer had tokens left over.
-        Raises InvalidRequestError for text that is not valid Unicode (lone surrogates; only Python callers can send them).
+        Raises InvalidRequestError for text that is not valid Unicode (lone surrogates; only Python callers can send them) and
+        ModelError when the tokenizer fails on a prompt.
         """
         clipped = [text.clip(prompt, self.max_chars) for prompt in prompts]
         try:
@@ -52,10 +67,21 @@ class PromptTokenizer:
                 if not _is_unicode(prompt):
                     raise InvalidRequestError(f"prompt {index} is not valid Unicode: it holds a lone surrogate") from error
             raise
+        except BaseException as error:
+            if not _is_of_the_binding(error):
+                raise
+            # Without the error's text, which may quote the prompt.
+            raise ModelError(f"the tokenizer failed on a call of {len(prompts)} prompts with {type(error).__name__}") from None
         return [
             TokenizedPrompt(np.array(encoding.ids, dtype=np.int64), cut or bool(encoding.overflowing))
             for encoding, (_, cut) in zip(encodings, clipped, strict=True)
         ]
+
+
+def _is_of_the_binding(error: BaseException) -> bool:
+    """Whether the tokenizer failed: its errors are bare Exceptions, and a panic inside it, such as a regex that gives up, is a
+    BaseException that `except Exception` lets pass."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _is_unicode(prompt: str) -> bool:

@@ -17,6 +17,7 @@ from vllm_client.client import RankerClient
 from vllm_client.config import ClientConfig
 from vllm_client.errors import (
     BadReplyError,
+    CredentialsError,
     DeadlineError,
     InvalidPromptsError,
     OverloadedError,
@@ -51,6 +52,7 @@ __all__ = [
     "ClientConfig",
     "ComparedBatch",
     "Comparison",
+    "CredentialsError",
     "DeadlineError",
     "HookSettings",
     "InvalidPromptsError",

@@ -49,7 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _ask(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     try:
-        config = ClientConfig(address=options.address or _address_from_environment(), deadline_ms=options.deadline_ms)
+        config = ClientConfig(
+            address=options.address or _address_from_environment(),
+            deadline_ms=options.deadline_ms,
+            ranker=options.ranker,
+            tls_ca=options.tls_ca,
+            tls_cert=options.tls_cert,
+            tls_key=options.tls_key,
+            token_file=options.token_file,
+        )
         prompts = _prompts(options) if options.command == "score" else []
     except ValueError as error:
         parser.error(one_line(str(error)))
@@ -103,6 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument(
         "--wait-s", type=float, default=0.0, help="first wait this long for the sidecar to answer (default: not at all)"
     )
+    shared.add_argument("--ranker", default="", help="name of the ranker to ask (default: the sidecar's own)")
+    shared.add_argument("--tls-ca", default="", help="PEM file with the CA of the sidecar's certificate (default: plaintext)")
+    shared.add_argument("--tls-cert", default="", help="PEM file with the certificate to show, where the sidecar wants one")
+    shared.add_argument("--tls-key", default="", help="PEM file with that certificate's key")
+    shared.add_argument("--token-file", default="", help="file whose first line is the bearer token")
     shared.add_argument("--json", action="store_true", help="print one JSON object per line instead of a table")
     tiered = argparse.ArgumentParser(add_help=False)
     tiered.add_argument(

@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
 from pars.v1 import ranker_pb2
 from vllm_client import replies, requests
-from vllm_client.channel import channel_options, ranker_stub
+from vllm_client.channel import async_channel, ranker_stub
 from vllm_client.config import ClientConfig
+from vllm_client.credentials import Token
 from vllm_client.errors import UnavailableError, error_from_rpc
 from vllm_client.scores import ComparedBatch, ScoredBatch, ServedBundle, Tier
 from vllm_client.stream import ScoreStream
@@ -22,17 +23,17 @@ Reply = TypeVar("Reply", bound=Message)
 class AsyncRankerClient:
     """RankerClient with `await`: same methods, same errors. Make it, use it and close it inside one running event loop.
 
-    Cancelling a call cancels it at the server too. `channel` replaces the one that `config` describes, for TLS or for tests; it
-    is the caller's to close.
+    Cancelling a call cancels it at the server too. `channel` replaces the one that `config` describes and is the caller's to
+    close; the config's token goes out on it too.
     """
 
     def __init__(self, config: ClientConfig | None = None, *, channel: grpc.aio.Channel | None = None) -> None:
         asyncio.get_running_loop()  # Raises here and clearly, where grpc would quietly tie the channel to another loop.
         self.config = config or ClientConfig()
+        self._token = Token(self.config.token_file)
         self._own_channel: grpc.aio.Channel | None = None
         if channel is None:
-            options = channel_options(self.config)
-            channel = self._own_channel = grpc.aio.insecure_channel(self.config.address, options=options)
+            channel = self._own_channel = async_channel(self.config)
         self._stub = ranker_stub(channel)
 
     async def __aenter__(self) -> Self:
@@ -50,7 +51,7 @@ class AsyncRankerClient:
 
     async def score(self, prompts: Sequence[str], *, tier: Tier = Tier.ANY, timeout_ms: float | None = None) -> ScoredBatch:
         """Score one batch, in order. `timeout_ms` replaces the config's `deadline_ms` for this call."""
-        request = requests.score_request(prompts, tier)
+        request = requests.score_request(prompts, tier, self.config.ranker)
         reply: ranker_pb2.ScoreResponse = await self._call(self._stub.Score, request, timeout_ms)
         return replies.scored_batch(reply, len(prompts), tier)
 
@@ -68,24 +69,28 @@ class AsyncRankerClient:
         self, pairs: Sequence[tuple[str, str]], *, tier: Tier = Tier.ANY, timeout_ms: float | None = None
     ) -> ComparedBatch:
         """Say for each pair (a, b) of prompts which will have the longer response, in order."""
-        request = requests.compare_request(pairs, tier)
+        request = requests.compare_request(pairs, tier, self.config.ranker)
         reply: ranker_pb2.CompareResponse = await self._call(self._stub.Compare, request, timeout_ms)
         return replies.compared_batch(reply, len(pairs), tier)
 
     async def get_bundle(self, *, timeout_ms: float | None = None) -> ServedBundle:
         """Ask what the server scores with."""
-        request = ranker_pb2.GetBundleRequest()
+        request = ranker_pb2.GetBundleRequest(ranker=self.config.ranker)
         reply: ranker_pb2.GetBundleResponse = await self._call(self._stub.GetBundle, request, timeout_ms)
         return replies.served_bundle(reply)
 
     def stream(self) -> ScoreStream:
         """Return a stream for many small concurrent calls; open it with `async with`. See stream.py."""
-        return ScoreStream(self._stub.ScoreStream, self.config)
+
+        def open_stream(**options: Any) -> Any:
+            return self._stub.ScoreStream(metadata=self._token.metadata(), **options)
+
+        return ScoreStream(open_stream, self.config)
 
     async def _call(self, method: Callable[..., Awaitable[Reply]], request: Message, timeout_ms: float | None) -> Reply:
         timeout_s = self.config.timeout_ms(timeout_ms) / 1000
         try:
-            return await method(request, timeout=timeout_s, wait_for_ready=False)
+            return await method(request, timeout=timeout_s, metadata=self._token.metadata(), wait_for_ready=False)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from error
         except grpc.aio.UsageError as error:

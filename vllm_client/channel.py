@@ -1,11 +1,13 @@
 """How a client is wired to the sidecar: channel options and the stub."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 
 from pars.v1 import ranker_pb2_grpc
 from vllm_client.config import ClientConfig
+from vllm_client.credentials import tls_credentials
 
 MAX_REPLY_BYTES = 4 * 1024 * 1024
 """Largest reply taken, in bytes. 256 scores need about 10 kB and a manifest with its golden prompts some 100 kB."""
@@ -27,6 +29,23 @@ def channel_options(config: ClientConfig) -> list[tuple[str, int]]:
         # The sidecar is next door. An http_proxy variable meant for the outside world must not carry prompts to a proxy.
         ("grpc.enable_http_proxy", 0),
     ]
+
+
+def sync_channel(config: ClientConfig) -> grpc.Channel:
+    """A channel to `config.address`, with TLS where the config has it. Raises CredentialsError."""
+    credentials = tls_credentials(config)
+    if credentials is None:
+        return grpc.insecure_channel(config.address, options=channel_options(config))
+    return grpc.secure_channel(config.address, credentials, options=channel_options(config))
+
+
+def async_channel(config: ClientConfig, further_options: Sequence[tuple[str, int]] = ()) -> grpc.aio.Channel:
+    """The same for asyncio. Needs a running loop."""
+    credentials = tls_credentials(config)
+    options = [*channel_options(config), *further_options]
+    if credentials is None:
+        return grpc.aio.insecure_channel(config.address, options=options)
+    return grpc.aio.secure_channel(config.address, credentials, options=options)
 
 
 def ranker_stub(channel: grpc.Channel | grpc.aio.Channel) -> Any:

@@ -10,8 +10,9 @@ from google.protobuf.message import Message
 
 from pars.v1 import ranker_pb2
 from vllm_client import replies, requests
-from vllm_client.channel import channel_options, ranker_stub
+from vllm_client.channel import ranker_stub, sync_channel
 from vllm_client.config import ClientConfig
+from vllm_client.credentials import Token
 from vllm_client.errors import UnavailableError, error_from_rpc
 from vllm_client.scores import ComparedBatch, ScoredBatch, ServedBundle, Tier
 
@@ -27,14 +28,16 @@ class RankerClient:
     Every method has a deadline and raises a RankerClientError (errors.py); nothing is retried. Connecting starts with the first
     call, and a call to a sidecar that is not there fails at once instead of waiting for it.
 
-    `channel` replaces the one that `config` describes, for TLS or for tests; it is the caller's to close.
+    Making one raises CredentialsError when the files of its config cannot be used. `channel` replaces the one that `config`
+    describes and is the caller's to close; the config's token goes out on it too.
     """
 
     def __init__(self, config: ClientConfig | None = None, *, channel: grpc.Channel | None = None) -> None:
         self.config = config or ClientConfig()
+        self._token = Token(self.config.token_file)
         self._own_channel: grpc.Channel | None = None
         if channel is None:
-            channel = self._own_channel = grpc.insecure_channel(self.config.address, options=channel_options(self.config))
+            channel = self._own_channel = sync_channel(self.config)
         self._stub = ranker_stub(channel)
 
     def __enter__(self) -> Self:
@@ -50,7 +53,7 @@ class RankerClient:
 
     def score(self, prompts: Sequence[str], *, tier: Tier = Tier.ANY, timeout_ms: float | None = None) -> ScoredBatch:
         """Score one batch, in order. `timeout_ms` replaces the config's `deadline_ms` for this call."""
-        request = requests.score_request(prompts, tier)
+        request = requests.score_request(prompts, tier, self.config.ranker)
         reply: ranker_pb2.ScoreResponse = self._call(self._stub.Score, request, timeout_ms)
         return replies.scored_batch(reply, len(prompts), tier)
 
@@ -69,13 +72,15 @@ class RankerClient:
         self, pairs: Sequence[tuple[str, str]], *, tier: Tier = Tier.ANY, timeout_ms: float | None = None
     ) -> ComparedBatch:
         """Say for each pair (a, b) of prompts which will have the longer response, in order."""
-        request = requests.compare_request(pairs, tier)
+        request = requests.compare_request(pairs, tier, self.config.ranker)
         reply: ranker_pb2.CompareResponse = self._call(self._stub.Compare, request, timeout_ms)
         return replies.compared_batch(reply, len(pairs), tier)
 
     def get_bundle(self, *, timeout_ms: float | None = None) -> ServedBundle:
         """Ask what the server scores with."""
-        reply: ranker_pb2.GetBundleResponse = self._call(self._stub.GetBundle, ranker_pb2.GetBundleRequest(), timeout_ms)
+        reply: ranker_pb2.GetBundleResponse = self._call(
+            self._stub.GetBundle, ranker_pb2.GetBundleRequest(ranker=self.config.ranker), timeout_ms
+        )
         return replies.served_bundle(reply)
 
     def wait_until_serving(self, timeout_s: float) -> None:
@@ -96,7 +101,7 @@ class RankerClient:
     def _call(self, method: Callable[..., Reply], request: Message, timeout_ms: float | None) -> Reply:
         timeout_s = self.config.timeout_ms(timeout_ms) / 1000
         try:
-            return method(request, timeout=timeout_s, wait_for_ready=False)
+            return method(request, timeout=timeout_s, metadata=self._token.metadata(), wait_for_ready=False)
         except grpc.RpcError as error:
             raise error_from_rpc(error) from error
         except ValueError as error:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from pars import DEFAULT_ADDRESS
+from pars.address import UNIX, is_local
 
 MAX_DEADLINE_MS = 3_600_000
 """An hour. Whoever asks for more has most likely mixed up seconds and milliseconds."""
@@ -30,13 +31,42 @@ class ClientConfig:
     """Calls on one `ScoreStream` that may be unanswered at a time; more wait for room, within their own deadline. Bounds what
     a frozen server can make us hold. Zero is refused. Sane: 16 to 1024."""
 
+    ranker: str = ""
+    """Name of the ranker that is asked, of a sidecar that has several. Empty: its default."""
+
+    tls_ca: str = ""
+    """PEM file with the CA of the sidecar's certificate, which must be for the host in `address`. Empty: plaintext."""
+
+    tls_cert: str = ""
+    """PEM file with the client's own certificate, where the sidecar wants one. Needs `tls_key` and `tls_ca`."""
+
+    tls_key: str = ""
+    """PEM file with the key of `tls_cert`, without a password."""
+
+    token_file: str = ""
+    """File whose first line is the bearer token. Read again when it changes. Empty: no token. Without TLS only a sidecar on this
+    machine is sent one."""
+
     def __post_init__(self) -> None:
         _check_address(self.address)
+        self._check_credentials()
         check_timeout_ms("deadline_ms", self.deadline_ms)
         if self.max_reconnect_backoff_ms < 100:
             raise ValueError(f"max_reconnect_backoff_ms must be at least 100, not {self.max_reconnect_backoff_ms}")
         if self.max_in_flight < 1:
             raise ValueError(f"max_in_flight must be at least 1, not {self.max_in_flight}")
+
+    def _check_credentials(self) -> None:
+        if self.tls_ca and self.address.startswith(UNIX):
+            raise ValueError(f"tls_ca is set, and {self.address!r} is a unix socket, which has no TLS")
+        if self.tls_cert and not (self.tls_key and self.tls_ca):
+            raise ValueError("tls_cert needs tls_key and tls_ca beside it")
+        if self.tls_key and not self.tls_cert:
+            raise ValueError("tls_key needs tls_cert beside it")
+        if self.token_file and not (self.tls_ca or is_local(self.address)):
+            raise ValueError(
+                f"token_file needs tls_ca: {self.address!r} is another machine, and in the clear everybody on the way could read the token"
+            )
 
     def timeout_ms(self, override_ms: float | None) -> float:
         """Return the deadline of one call in milliseconds: the override when given, which must be valid, else `deadline_ms`."""

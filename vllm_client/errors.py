@@ -5,6 +5,7 @@
     ├── OverloadedError          too many prompts are waiting, or the message is too large. Do not retry
     ├── UnavailableError         nobody there, starting, draining or gone. Retry once, elsewhere if there is an elsewhere
     ├── DeadlineError            the deadline passed first. Go without a score
+    ├── CredentialsError         the sidecar does not take the client's token, or a file with its credentials cannot be read
     ├── ServerFaultError         a fault of the server, or not a ranker at all. Its log knows more
     └── BadReplyError            an answer arrived and makes no sense, so none of it is used
 
@@ -38,6 +39,11 @@ class DeadlineError(RankerClientError):
     """No answer within the deadline. The server drops the work by itself."""
 
 
+class CredentialsError(RankerClientError):
+    """The token is missing or not one of the sidecar's, or a token, certificate or key file cannot be read. Trying again as it is
+    cannot help."""
+
+
 class ServerFaultError(RankerClientError):
     """The server failed in a way that is not the caller's doing."""
 
@@ -49,6 +55,7 @@ class BadReplyError(RankerClientError):
 _ERROR_BY_STATUS: Mapping[grpc.StatusCode, type[RankerClientError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidPromptsError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
+    grpc.StatusCode.UNAUTHENTICATED: CredentialsError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     # Nobody but a peer that is going away cancels: gRPC reports so the calls cut off by a server's stop or a channel's close.
     grpc.StatusCode.CANCELLED: UnavailableError,

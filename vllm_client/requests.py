@@ -10,24 +10,25 @@ CALL_BYTES = 1024 * 1024
 """Prompt bytes after which a long list goes on in another call: a quarter of what gRPC servers take by default."""
 
 
-def score_request(prompts: Sequence[str], tier: Tier) -> ranker_pb2.ScoreRequest:
+def score_request(prompts: Sequence[str], tier: Tier, ranker: str = "") -> ranker_pb2.ScoreRequest:
     """Return the request. Raises InvalidPromptsError for text that has no UTF-8 form, TypeError for what is not a list of text.
 
     How many prompts are too many is the server's to say.
     """
     _refuse_bare_text(prompts)
     try:
-        return ranker_pb2.ScoreRequest(prompts=prompts, tier=int(tier))  # type: ignore[arg-type]  # open enum
+        return ranker_pb2.ScoreRequest(prompts=prompts, tier=int(tier), ranker=ranker)  # type: ignore[arg-type]  # open enum
     except UnicodeError as error:
         raise _no_utf8() from error
 
 
-def compare_request(pairs: Iterable[tuple[str, str]], tier: Tier) -> ranker_pb2.CompareRequest:
+def compare_request(pairs: Iterable[tuple[str, str]], tier: Tier, ranker: str = "") -> ranker_pb2.CompareRequest:
     """Return the request. Errors as for `score_request`."""
     try:
         return ranker_pb2.CompareRequest(
             pairs=[ranker_pb2.PromptPair(prompt_a=prompt_a, prompt_b=prompt_b) for prompt_a, prompt_b in pairs],
             tier=int(tier),  # type: ignore[arg-type]  # open enum
+            ranker=ranker,
         )
     except UnicodeError as error:
         raise _no_utf8() from error

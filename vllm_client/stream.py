@@ -75,7 +75,7 @@ class ScoreStream:
         `RankerClient.score`, each to its own caller. A cancelled caller leaves at once; the server drops its prompts at their
         deadline, if it has not scored them by then.
         """
-        request = requests.score_request(prompts, tier)
+        request = requests.score_request(prompts, tier, self._config.ranker)
         timeout_s = self._config.timeout_ms(timeout_ms) / 1000
         try:
             async with asyncio.timeout(timeout_s) as timeout, self._permits:

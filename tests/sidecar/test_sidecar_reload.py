@@ -59,6 +59,7 @@ async def test_a_new_bundle_takes_over_and_the_old_one_is_closed_after_its_last_
     rig.scorer.run_free()
     assert (await asyncio.wait_for(old_call, WAIT_S)).bundle_id == "0123456789abcdef"
     await until(lambda: not any(thread.is_alive() for thread in rig.runner.threads))
+    await asyncio.wait_for(reloads.reloader.close(), WAIT_S)
     await rig.assert_clean()
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pars import DEFAULT_ADDRESS
+from sidecar import settings_source
 from sidecar.address import check_address, clear_stale_socket, real_address
 from sidecar.cores import allotted_cores
 from sidecar.errors import AddressError, SettingsError
-from sidecar import settings_source
 from sidecar.settings import Settings
 from sidecar.settings_source import ENV_PREFIX, flag_of, help_of
 

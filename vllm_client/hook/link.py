@@ -10,10 +10,8 @@ import math
 import random
 from collections.abc import Sequence
 
-import grpc
-
 from vllm_client.async_client import AsyncRankerClient
-from vllm_client.channel import CONNECT_PATIENCE_MS, channel_options
+from vllm_client.channel import CONNECT_PATIENCE_MS, async_channel
 from vllm_client.errors import OverloadedError, RankerClientError, UnavailableError
 from vllm_client.hook.counters import Counters
 from vllm_client.hook.faults import FaultLog
@@ -128,8 +126,8 @@ class Link:
     async def _one_connection(self) -> str:
         """Connect, offer the stream until it ends, and return why it did. Raises RankerClientError when it cannot connect."""
         # Channels to one address share their connections, dead ones and back-off included, unless told not to.
-        options = [*channel_options(self._config), ("grpc.use_local_subchannel_pool", 1)]
-        async with grpc.aio.insecure_channel(self._config.address, options=options) as channel:
+        # A new channel each time also reads certificates and token anew.
+        async with async_channel(self._config, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             client = AsyncRankerClient(self._config, channel=channel)
             # Not the stream's first item alone: a unary call says why nobody is there, and a stream that fails to connect leaks
             # a quarter of a kilobyte in grpcio 1.85.

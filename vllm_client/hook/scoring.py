@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 
 from vllm_client.errors import (
     BadReplyError,
+    CredentialsError,
     DeadlineError,
     InvalidPromptsError,
     OverloadedError,
@@ -34,6 +35,7 @@ _OUTCOMES: Mapping[type[Exception], Outcome] = {
     UnavailableError: Outcome.UNAVAILABLE,
     UnconnectedError: Outcome.UNCONNECTED,
     InvalidPromptsError: Outcome.REFUSED,
+    CredentialsError: Outcome.UNAVAILABLE,
     ServerFaultError: Outcome.SERVER_FAULT,
     BadReplyError: Outcome.BAD_REPLY,
 }

@@ -41,6 +41,13 @@ class HookSettings:
     """All settings, checked when made. Raises HookSettingsError."""
 
     address: str = _setting("where the sidecar listens: host:port or unix:/path", default=DEFAULT_ADDRESS)
+    ranker: str = _setting("name of the ranker that is asked; empty: the sidecar's default", default="")
+    tls_ca: str = _setting("PEM file with the CA of the sidecar's certificate; empty: plaintext", default="")
+    tls_cert: str = _setting("PEM file with the certificate that the sidecar is shown, where it wants one", default="")
+    tls_key: str = _setting("PEM file with the key of that certificate", default="")
+    token_file: str = _setting(
+        "file whose first line is the bearer token; without TLS only a sidecar on this machine is sent one", default=""
+    )
     deadline_ms: float = _setting(
         "longest a request may be held for its score; later it goes on unscored",
         default=10.0,
@@ -175,7 +182,16 @@ class HookSettings:
             raise HookSettingsError(f"{variable} {rest}" if variable in names else str(error)) from None
 
     def client_config(self) -> ClientConfig:
-        return ClientConfig(address=self.address, deadline_ms=self.deadline_ms, max_in_flight=self.max_asks)
+        return ClientConfig(
+            address=self.address,
+            deadline_ms=self.deadline_ms,
+            max_in_flight=self.max_asks,
+            ranker=self.ranker,
+            tls_ca=self.tls_ca,
+            tls_cert=self.tls_cert,
+            tls_key=self.tls_key,
+            token_file=self.token_file,
+        )
 
     def policy_settings(self) -> PolicySettings:
         return PolicySettings(
