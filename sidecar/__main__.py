@@ -9,7 +9,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from sidecar import logs, settings_source
@@ -60,13 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def serve(settings: Settings, access: Access, loaded: Mapping[str, LoadedRanker], seen_by: Telemetry) -> None:
+async def serve(settings: Settings, access: Access, loaded: dict[str, LoadedRanker], seen_by: Telemetry) -> None:
     """Build engine and server around the loaded rankers, serve until a stop signal, stop in order."""
     observer = seen_by.observer
     health = Health(LIFECYCLE, *map(ranker_component, loaded))
     observer.watch_health(lambda: health.serving)
     start_ranker = partial(go_live, settings=settings, health=health, observer=observer)
-    rankers = Rankers({name: start_ranker(name, ranker) for name, ranker in loaded.items()})
+    # Taken out one by one: whoever else held them would keep their models in memory after a swap.
+    rankers = Rankers({name: start_ranker(name, loaded.pop(name)) for name in list(loaded)})
     engine = Engine(
         rankers,
         TokenizerLane(),

@@ -1,6 +1,5 @@
 """Measure the cost model of this scorer on this machine, once at start. A batching policy with the wrong constants is slow."""
 
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -18,10 +17,11 @@ ENOUGH_NS = 80_000_000
 fixed cost and are disturbed most easily, get the most tries. Five shapes stay below half a second: a start should be quick."""
 
 
-def measure(scorer: Scorer, max_tokens: int, clock: Callable[[], int] = time.perf_counter_ns) -> CostModel:
+def measure(scorer: Scorer, max_tokens: int, clock: Callable[[], int]) -> CostModel:
     """Time a few batch shapes and fit fixed and per-token cost to the best run of each.
 
-    max_tokens: the longest prompt the scorer takes. clock: monotonic, nanoseconds.
+    max_tokens: the longest prompt the scorer takes. clock: monotonic, nanoseconds; of this thread alone, where the scorer uses no
+    other, so that what else the machine does counts for nothing.
     """
     middle = max(max_tokens // 4, 1)
     shapes = [(1, min(8, max_tokens)), (1, middle), (1, max_tokens), (8, min(16, max_tokens)), (8, middle)]

@@ -16,7 +16,7 @@ WEIGHT = 0.2
 FORGET_S = 1.0
 """Time in which an unrefreshed correction loses two thirds of its weight."""
 
-SLOWDOWN_BOUNDS = (0.25, 50.0)
+SLOWDOWN_BOUNDS = (0.05, 50.0)
 """A batch that took longer was stopped with its process, which says nothing of the next one."""
 
 

@@ -25,6 +25,9 @@ def configure(level: str, log_format: LogFormat) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # What gRPC logs through Python is what broken clients sent, headers quoted, twenty lines a call. Strangers must not write into
+    # our log, and a token that is no ASCII must not end up there. That its server ended by itself is raised, see Server.ended.
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)
 
 
 def last_words(text: str) -> None:

@@ -41,7 +41,9 @@ class WatchedRegistrar:
         self, service_name: str, method_handlers: "Mapping[str, grpc.RpcMethodHandler[Any, Any]]"
     ) -> None:
         """Registers the handlers, watched."""
-        handlers = {method: watched(handler, service_name, method, self._watchers) for method, handler in method_handlers.items()}
+        handlers = {
+            method: watched(handler, service_name, method, self._watchers) for method, handler in method_handlers.items()
+        }
         # As generic ones: the asyncio server looks nowhere else before grpcio 1.84.
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, handlers),))
 

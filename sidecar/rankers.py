@@ -16,7 +16,6 @@ class LiveRanker:
         self.name = name
         self.ranker = ranker
         self.runner = runner
-        self.replaced = False
         self._calls = 0
         self._unused = asyncio.Event()
         self._unused.set()
@@ -69,7 +68,7 @@ class Rankers:
     def replace(self, live: LiveRanker) -> LiveRanker:
         """From now on this one answers under its name. Returns the one before it, which its calls still need."""
         before = self._live[live.name]
-        before.replaced = True
+        before.runner.stop_reporting()
         self._live[live.name] = live
         return before
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from sidecar import memory
 from sidecar.errors import StartError
 from sidecar.loading import LoadedRanker
 from sidecar.observer import Observer
@@ -69,8 +70,8 @@ class Reloader:
             return
         live = self._go_live(name, loaded)
         self._retire(self._rankers.replace(live))
-        _log.info("swapped ranker=%s bundle=%s, before it bundle=%s", name, live.bundle_id, before.bundle_id)
         self._observer.reloaded(name, "swapped")
+        _log.info("swapped ranker=%s bundle=%s, before it bundle=%s", name, live.bundle_id, before.bundle_id)
 
     async def close(self) -> None:
         """Close what still waits for its last calls. They get UNAVAILABLE."""
@@ -84,6 +85,7 @@ class Reloader:
                 await old.unused()
             finally:
                 await old.close()
+            await asyncio.to_thread(memory.give_back)
 
         task = asyncio.create_task(retire())
         # The set keeps the task from being collected while it waits.

@@ -167,6 +167,10 @@ class BatchRunner:
                 self._drop(call)
             call.entries.clear()  # entries and their call refer to each other; this leaves nothing for the garbage collector
 
+    def stop_reporting(self) -> None:
+        """From now on this runner's failures are its callers' alone: on_health is not called any more."""
+        self._on_health = _nobody
+
     def stop(self) -> None:
         """Answer everybody who still waits with NotServingError, and start nothing more."""
         for call in self._calls:
@@ -323,6 +327,10 @@ class BatchRunner:
         except RuntimeError:
             # The loop is closed: close() had given up on this thread, and nobody is left to answer.
             _log.debug("a batch ended after its event loop")
+
+
+def _nobody(well: bool) -> None:
+    """Takes no notice."""
 
 
 def _length(prompt: TokenizedPrompt) -> int:

@@ -18,9 +18,9 @@ from sidecar.observed import WatchedRegistrar
 from sidecar.servicer import SERVICE, RankerServicer
 from sidecar.telemetry import Telemetry
 
-QUIET_S = 0.02
-"""A stopping server closes its sockets once no call has come for this long. gRPC cancels the calls it holds unhandled at that
-moment, and CANCELLED, unlike UNAVAILABLE, does not tell a client to go elsewhere."""
+QUIET_S = 0.05
+"""A stopping server closes its sockets once no call has come for this long on an event loop that kept up. gRPC cancels the calls it
+holds unhandled at that moment, and CANCELLED, unlike UNAVAILABLE, does not tell a client to go elsewhere."""
 
 FLUSH_S = 1.0
 """How long finished replies may take to leave the process, after which calls still open (idle reflection streams, clients that
@@ -115,7 +115,10 @@ class Server:
         await self._server.stop(FLUSH_S)
 
     async def _until_quiet(self) -> None:
-        seen = -1
-        while seen != self._servicer.calls_seen:
-            seen = self._servicer.calls_seen
+        loop = asyncio.get_running_loop()
+        while True:
+            seen, began_s = self._servicer.calls_seen, loop.time()
             await asyncio.sleep(QUIET_S)
+            kept_up = loop.time() - began_s < 2 * QUIET_S
+            if kept_up and self._servicer.calls_seen == seen:
+                return

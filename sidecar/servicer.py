@@ -38,10 +38,6 @@ class RankerServicer:
         """Read nothing more from open streams; each ends with UNAVAILABLE once what it has read is answered."""
         self._stopping.set()
 
-    def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
-        """The handlers as one."""
-        return grpc.method_handlers_generic_handler(SERVICE, self.handlers())
-
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """What a server registers. Not the generated registration, because that one parses with parsers that raise."""
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
@@ -79,7 +75,13 @@ class RankerServicer:
             return await work
         except Exception as error:
             code, message = self._status(error)
-        await context.abort(code, message)
+        try:
+            await context.abort(code, message)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            # The caller has gone meanwhile. gRPC would write twenty lines about it into the log; of a cancelled call it says nothing.
+            raise asyncio.CancelledError from error
         raise AssertionError("bug in gRPC: abort returned")
 
     async def _score(self, message: ranker_pb2.ScoreRequest | Unreadable, timeout_s: float | None) -> ranker_pb2.ScoreResponse:

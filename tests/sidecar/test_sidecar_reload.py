@@ -2,8 +2,11 @@
 
 import asyncio
 import dataclasses
+import gc
 import signal
+import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -16,9 +19,12 @@ from sidecar_rig import FIXED_COST, WAIT_S, HeldScorer, Rig, until
 
 from pars.v1 import bundle_pb2, ranker_pb2, ranker_pb2_grpc
 from sidecar.errors import BundleError
-from sidecar.loading import LoadedRanker
-from sidecar.rankers import LiveRanker
+from sidecar.health import LIFECYCLE, Health, ranker_component
+from sidecar.loading import LoadedRanker, go_live, load_ranker
+from sidecar.observer import Observer
+from sidecar.rankers import LiveRanker, Rankers
 from sidecar.reload import Reloader
+from sidecar.settings import Settings
 
 MakeRig = Callable[..., Rig]
 FOLDER = Path("anywhere")
@@ -192,3 +198,26 @@ def test_several_rankers_serve_and_are_swapped_apart(start_sidecar: StartSidecar
         assert get_bundle(stub, "org/llm-8b").manifest.bundle_id not in ids.values()
     sidecar.signal(signal.SIGTERM)
     assert sidecar.exit_code() == 0
+
+
+async def test_a_replaced_model_leaves_the_memory_without_the_garbage_collectors_help(tmp_path: Path) -> None:
+    """The collector hardly ever looks at old objects, and a model is a hundred megabytes."""
+    settings = Settings(bundle=str(sidecar_tiny.make_bundle(tmp_path / "one")), provider="cpu", workers=1)
+    two = sidecar_tiny.make_bundle(tmp_path / "two", name="two")
+    health = Health(LIFECYCLE, ranker_component("default"))
+    load, start = (
+        partial(load_ranker, settings=settings),
+        partial(go_live, settings=settings, health=health, observer=Observer()),
+    )
+    rankers = Rankers({"default": start("default", load(tmp_path / "one"))})
+    old = weakref.ref(rankers.get("").ranker.encoder.scorer)
+    gc.collect()
+    gc.disable()
+    try:
+        reloader = Reloader(rankers, {"default": two}, load, start, Observer())
+        await asyncio.wait_for(reloader.reload("default", two), WAIT_S)
+        await until(lambda: old() is None)
+    finally:
+        gc.enable()
+    await reloader.close()
+    await rankers.close()
