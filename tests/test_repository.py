@@ -41,6 +41,16 @@ def test_links_in_the_docs_lead_somewhere() -> None:
                 assert (document.parent / target).exists(), f"{document.name} → {target}"
 
 
+def test_the_tests_that_hold_the_promises_exist() -> None:
+    tests = {path.stem: path.read_text() for path in (ROOT / "tests").glob("**/test_*.py")}
+    named = re.findall(r"`(test_\w+)((?:::\w+)*)`", (ROOT / "docs" / "operations.md").read_text())
+    assert named
+    for module, inside in named:
+        assert module in tests, module
+        for name in inside.split("::")[1:]:
+            assert re.search(rf"^ *(?:class|def|async def) {name}\b", tests[module], re.MULTILINE), f"{module}{inside}"
+
+
 def test_one_version_everywhere() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert re.search(rf"^## \[?{re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)

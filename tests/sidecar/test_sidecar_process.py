@@ -1,5 +1,6 @@
 """The sidecar as a process: started, called over TCP and unix sockets, stopped with real signals."""
 
+import asyncio
 import queue
 import signal
 import socket
@@ -17,6 +18,13 @@ from sidecar_rig import WAIT_S
 from sidecar_tiny import make_bundle, make_slow_graph, read_manifest, write_manifest
 
 from pars.v1 import ranker_pb2, ranker_pb2_grpc
+from sidecar.__main__ import serve
+from sidecar.access import Access
+from sidecar.errors import ServerEndedError
+from sidecar.loading import load_ranker
+from sidecar.server import Server
+from sidecar.settings import Settings
+from sidecar.telemetry import Telemetry
 
 
 def score(address: str, *prompts: str) -> list[float]:
@@ -175,3 +183,24 @@ def test_serving_loads_no_training_library(tiny_bundle: Path) -> None:
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=START_S, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+async def test_the_process_ends_when_its_server_does(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process without a port would be found by nobody: whoever watches it starts another when it ends."""
+    started: asyncio.Queue[Server] = asyncio.Queue()
+    start = Server.start
+
+    async def noted(server: Server, address: str) -> str:
+        real = await start(server, address)
+        started.put_nowait(server)
+        return real
+
+    monkeypatch.setattr(Server, "start", noted)
+    settings = Settings(bundle=str(tiny_bundle), address="127.0.0.1:0", provider="cpu")
+    loaded = {"default": load_ranker(tiny_bundle, settings)}
+    serving = asyncio.create_task(serve(settings, Access.open(settings), loaded, Telemetry()))
+    server = await asyncio.wait_for(started.get(), WAIT_S)
+    await server._server.stop(None)  # what gRPC does to itself when its loop fails
+    with pytest.raises(ServerEndedError):
+        await asyncio.wait_for(serving, WAIT_S)
+    assert loaded == {}, "nobody else holds a model that may be replaced"
