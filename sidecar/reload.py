@@ -69,7 +69,10 @@ class Reloader:
             self._observer.reloaded(name, "unchanged")
             return
         live = self._go_live(name, loaded)
-        self._retire(self._rankers.replace(live))
+        retiring = asyncio.create_task(self._retire(self._rankers.replace(live)))
+        # The set keeps the task from being collected while it waits.
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
         self._observer.reloaded(name, "swapped")
         _log.info("swapped ranker=%s bundle=%s, before it bundle=%s", name, live.bundle_id, before.bundle_id)
 
@@ -79,15 +82,10 @@ class Reloader:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
 
-    def _retire(self, old: LiveRanker) -> None:
-        async def retire() -> None:
-            try:
-                await old.unused()
-            finally:
-                await old.close()
-            await asyncio.to_thread(memory.give_back)
-
-        task = asyncio.create_task(retire())
-        # The set keeps the task from being collected while it waits.
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+    async def _retire(self, old: LiveRanker) -> None:
+        try:
+            await old.unused()
+        finally:
+            await old.close()
+        del old  # the last reference: only now is there memory to give back
+        await asyncio.to_thread(memory.give_back)
