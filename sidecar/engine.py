@@ -42,7 +42,7 @@ class EngineLimits:
 
     max_prompts_per_call: int
     max_wait_s: float = 30.0
-    reserve_ms: float = 2.0
+    reserve_ms: float = 5.0
     tier_fallback: bool = True
 
 

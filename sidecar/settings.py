@@ -112,8 +112,9 @@ class Settings:
         default=True,
     )
     reserve_ms: float = setting(
-        "how long before a caller's deadline its answer must leave: network and reply; what this process itself lags is added",
-        default=2.0,
+        "how long before a caller's deadline its answer must leave: network both ways, and a caller short of cores; what this process "
+        "itself lags is added",
+        default=5.0,
         unit="milliseconds",
         zero="no time for the way back",
         low=0,
