@@ -188,8 +188,9 @@ FUZZ_SECONDS ?= 60
 
 # The tests replay the same corpus without a fuzzer.
 fuzz: .venv-fuzz/.ready ## look for bundles and messages that break the sidecar, FUZZ_SECONDS (60) for each target of tests/fuzz
-	for target in $(notdir $(wildcard tests/fuzz/corpus/*)); do \
-		TOKENIZERS_PARALLELISM=false .venv-fuzz/bin/python tests/fuzz/run_fuzz.py $$target $(FUZZ_SECONDS); done
+	@export TOKENIZERS_PARALLELISM=false RUST_BACKTRACE=0 TMPDIR=$$(mktemp -d); trap 'rm -r "$$TMPDIR"' EXIT; \
+		for target in $(notdir $(wildcard tests/fuzz/corpus/*)); do \
+		.venv-fuzz/bin/python tests/fuzz/run_fuzz.py $$target $(FUZZ_SECONDS); done
 
 clean: ## remove environments, bundles and caches; runs/ stays
 	rm -rf .venv .venv-gpu .venv-proto .venv-audit .venv-fuzz .venv-vllm .venv-vllm-* .clients bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -40,8 +40,8 @@ TIERS = {ranker_pb2.TIER_UNSPECIFIED, ranker_pb2.TIER_ENCODER, ranker_pb2.TIER_N
 RANKERS = {"", "default"}
 INVALID, LATE = {Code.INVALID_ARGUMENT}, {Code.DEADLINE_EXCEEDED}
 
-EXAMPLES = settings(max_examples=60, deadline=None)
-MANY_EXAMPLES = settings(max_examples=120, deadline=None)
+EXAMPLES = settings(max_examples=150, deadline=None)
+MANY_EXAMPLES = settings(max_examples=300, deadline=None)
 
 
 def promised(request: bytes | Message, timeout_s: float | None = None) -> set[grpc.StatusCode]:
@@ -370,13 +370,16 @@ def test_health(hall: Hall, service: str) -> None:
     known = service in {"", "pars.v1.RankerService", LIFECYCLE, ranker_component("default")}
     request = health_pb2.HealthCheckRequest(service=service)
 
+    async def checked() -> tuple[grpc.StatusCode, health_pb2.HealthCheckResponse | None]:
+        return await outcome_of(hall.served.health_stub.Check(request, timeout=WAIT_S))
+
     async def watched() -> int:
         watch = hall.served.health_stub.Watch(request, timeout=WAIT_S)
         first = await watch.read()
         watch.cancel()
         return int(first.status)
 
-    code, reply = hall.run(outcome_of(hall.served.health_stub.Check(request, timeout=WAIT_S)))
+    code, reply = hall.run(checked())
     status = health_pb2.HealthCheckResponse
     assert code is (Code.OK if known else Code.NOT_FOUND)
     assert reply is None or reply.status == status.SERVING
