@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from sidecar import logs, settings_source
-from sidecar.access import Access
+from sidecar import settings_source
+from sidecar.access.access import Access
 from sidecar.engine import Engine, EngineLimits
 from sidecar.errors import ServerEndedError, StartError
 from sidecar.health import LIFECYCLE, Health, ranker_component
@@ -25,7 +25,8 @@ from sidecar.reload import Reloader
 from sidecar.server import Server
 from sidecar.settings import Settings
 from sidecar.signals import handled_signals
-from sidecar.telemetry import Telemetry, telemetry
+from sidecar.telemetry import logs
+from sidecar.telemetry.telemetry import Telemetry, telemetry
 
 _log = logging.getLogger("sidecar")
 

@@ -1,7 +1,7 @@
-"""What there is to see of a running sidecar, as plain calls. This one looks away; sidecar.metrics counts.
+"""What there is to see of a running sidecar, as plain calls. This one looks away; sidecar.telemetry.metrics counts.
 
 Engine, runner, servicer and reload tell an Observer, so that none of them knows what counts or where the figures go.
-The RPCs themselves are watched from outside their handlers, see sidecar.observed.
+The RPCs themselves are watched from outside their handlers, see sidecar.telemetry.observed.
 """
 
 from collections.abc import Callable

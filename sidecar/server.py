@@ -8,15 +8,15 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from sidecar.access import Access
+from sidecar.access.access import Access
+from sidecar.access.auth import TokenInterceptor
 from sidecar.address import clear_stale_socket, real_address
-from sidecar.auth import TokenInterceptor
 from sidecar.engine import Engine
 from sidecar.errors import AddressError
 from sidecar.health import LIFECYCLE, Health
-from sidecar.observed import WatchedRegistrar
 from sidecar.servicer import SERVICE, RankerServicer
-from sidecar.telemetry import Telemetry
+from sidecar.telemetry.observed import WatchedRegistrar
+from sidecar.telemetry.telemetry import Telemetry
 
 QUIET_S = 0.05
 """A stopping server closes its sockets once no call has come for this long on an event loop that kept up. gRPC cancels the calls it

@@ -11,14 +11,14 @@ from pathlib import Path
 from pars import DEFAULT_ADDRESS
 from pars.address import UNIX
 from sidecar import settings_source
+from sidecar.access.limits import MAX_CONNECTIONS, MAX_STREAMS_PER_CONNECTION
+from sidecar.access.socket_access import DEFAULT_MODE, SocketAccess
 from sidecar.address import check_address, check_exposure
 from sidecar.cores import allotted_cores
 from sidecar.errors import SettingsError
-from sidecar.limits import MAX_CONNECTIONS, MAX_STREAMS_PER_CONNECTION
-from sidecar.logs import LogFormat
 from sidecar.scorer import ProviderChoice
 from sidecar.settings_source import setting
-from sidecar.socket_access import DEFAULT_MODE, SocketAccess
+from sidecar.telemetry.logs import LogFormat
 
 CUDA_WORKERS = 2
 """One run computes while the next one is prepared; the device itself runs them one after the other."""

@@ -11,10 +11,10 @@ from sidecar_rig import WAIT_S
 from sidecar_served import MAX_MESSAGE_BYTES, Served, status_of
 
 from pars.v1 import ranker_pb2, ranker_pb2_grpc
-from sidecar.access import Access
+from sidecar.access.access import Access
+from sidecar.access.tls import TlsFiles, server_credentials
 from sidecar.server import Server
-from sidecar.telemetry import Telemetry
-from sidecar.tls import TlsFiles, server_credentials
+from sidecar.telemetry.telemetry import Telemetry
 
 Status = tuple[grpc.StatusCode, str]
 

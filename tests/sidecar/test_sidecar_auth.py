@@ -15,12 +15,12 @@ from sidecar_secured import plain_channel, score_status, secured, tls_access, tl
 from sidecar_served import SERVICE, Served, status_of
 
 from pars.v1 import ranker_pb2, ranker_pb2_grpc
-from sidecar.access import Access
-from sidecar.auth import LOOK_INTERVAL_S, Tokens
+from sidecar.access.access import Access
+from sidecar.access.auth import LOOK_INTERVAL_S, Tokens
 from sidecar.errors import CredentialsError, SettingsError
 from sidecar.observer import Observer, RejectionCause
 from sidecar.settings import Settings
-from sidecar.telemetry import Telemetry
+from sidecar.telemetry.telemetry import Telemetry
 
 Code = grpc.StatusCode
 TOKEN = "8f14e45fceea167a"
@@ -167,7 +167,7 @@ async def test_tokens_are_rotated_without_a_restart(served: Served, token_file: 
         put(token_file, old)
         clock.now_s += LOOK_INTERVAL_S
         assert await codes() == [Code.OK, Code.UNAUTHENTICATED]
-    told = [record.levelname for record in caplog.records if record.name == "sidecar.reread"]
+    told = [record.levelname for record in caplog.records if record.name == "sidecar.access.reread"]
     # Two words and bytes that are no text are one problem, so told once.
     assert told == ["INFO", "INFO", "ERROR", "ERROR", "ERROR", "INFO"]
     for token in (old, new, "two words"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.metrics import Metrics
+from sidecar.telemetry.metrics import Metrics
 
 DASHBOARD = Path(__file__).parents[2] / "docs" / "dashboards" / "pars-sidecar.json"
 

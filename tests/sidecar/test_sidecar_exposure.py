@@ -14,10 +14,10 @@ from sidecar_secured import plain_channel, score_status, secured
 from sidecar_served import Served
 
 from pars.address import is_local
-from sidecar.access import Access
+from sidecar.access.access import Access
+from sidecar.access.socket_access import SocketAccess
 from sidecar.errors import AddressError, SettingsError
 from sidecar.settings import Settings
-from sidecar.socket_access import SocketAccess
 from vllm_client import ClientConfig, CredentialsError, RankerClient, Tier
 
 Code = grpc.StatusCode

@@ -14,8 +14,8 @@ from sidecar_secured import plain_channel, score_status, secured
 from sidecar_served import SERVICE, Served, status_of
 
 from pars.v1 import ranker_pb2, ranker_pb2_grpc
-from sidecar.access import Access
-from sidecar.limits import MAX_METADATA_BYTES, MAX_PING_STRIKES, ConnectionLimits
+from sidecar.access.access import Access
+from sidecar.access.limits import MAX_METADATA_BYTES, MAX_PING_STRIKES, ConnectionLimits
 
 Code = grpc.StatusCode
 SETTINGS, PING, GOAWAY = 4, 6, 7

@@ -17,8 +17,8 @@ from sidecar_process import StartSidecar
 from sidecar_rig import WAIT_S
 
 from pars.v1 import ranker_pb2, ranker_pb2_grpc
-from sidecar import logs
-from sidecar.logs import JsonFormatter
+from sidecar.telemetry import logs
+from sidecar.telemetry.logs import JsonFormatter
 
 
 def record(message: object, *values: object, level: int = logging.INFO, exc_info: Any = None) -> logging.LogRecord:
@@ -101,6 +101,7 @@ def bare_root() -> Iterator[None]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+        logging.getLogger("grpc").setLevel(logging.NOTSET)
 
 
 class TestConfigured:
@@ -117,12 +118,13 @@ class TestConfigured:
     def test_json(self, capsys: pytest.CaptureFixture[str]) -> None:
         with bare_root():
             logs.configure("warning", "json")
-            logging.getLogger("grpc").warning("noise of others")
+            logging.getLogger("asyncio").warning("noise of others")
+            logging.getLogger("grpc._cython.cygrpc").error("what a stranger sent")
             logging.getLogger("sidecar.x").info("not shown")
             logs.last_words("cannot start: 100% no")
         lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
         assert [(line["logger"], line["level"], line["message"]) for line in lines] == [
-            ("grpc", "warning", "noise of others"),
+            ("asyncio", "warning", "noise of others"),
             ("sidecar", "critical", "cannot start: 100% no"),
         ]
 

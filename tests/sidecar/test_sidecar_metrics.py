@@ -20,15 +20,15 @@ from sidecar_served import MAX_MESSAGE_BYTES, Served, status_of
 from sidecar_tiny import make_bundle
 
 from pars.v1 import ranker_pb2, ranker_pb2_grpc
-from sidecar import metrics_server
-from sidecar.access import Access
-from sidecar.auth import Tokens
+from sidecar.access.access import Access
+from sidecar.access.auth import Tokens
 from sidecar.errors import AddressError, SettingsError, StartError
-from sidecar.metrics import Metrics
-from sidecar.metrics_server import MAX_HEAD_BYTES, THREADS, MetricsServer
 from sidecar.server import Server
 from sidecar.settings import Settings
-from sidecar.telemetry import Telemetry, telemetry
+from sidecar.telemetry import metrics_server
+from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.metrics_server import MAX_HEAD_BYTES, THREADS, MetricsServer
+from sidecar.telemetry.telemetry import Telemetry, telemetry
 
 RPC = {"grpc_type": "unary", "grpc_service": "pars.v1.RankerService", "grpc_method": "Score"}
 UNITS = ("_seconds", "_prompts", "_tokens", "_total", "_info")
@@ -286,7 +286,7 @@ def test_off_means_that_nothing_is_imported() -> None:
     """A fresh interpreter: neither library is loaded, and nobody watches the RPCs."""
     program = (
         "import sys, sidecar.__main__\n"
-        "from sidecar.telemetry import Telemetry, telemetry\n"
+        "from sidecar.telemetry.telemetry import Telemetry, telemetry\n"
         "with telemetry(metrics_address='', tracing=False, rankers=['default']) as seen_by:\n"
         "    assert seen_by.watchers == () and type(seen_by.observer).__name__ == 'Observer'\n"
         "sys.exit(any(name.partition('.')[0] in ('prometheus_client', 'opentelemetry') for name in sys.modules))"

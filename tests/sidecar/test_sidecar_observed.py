@@ -13,10 +13,10 @@ from sidecar_rig import WAIT_S
 from sidecar_served import MAX_MESSAGE_BYTES, Served, status_of
 
 from pars.v1 import ranker_pb2, ranker_pb2_grpc
-from sidecar.observed import CallBegin, CallEnd, CallKind, WatchedRegistrar
 from sidecar.observer import Observer
 from sidecar.server import Server
-from sidecar.telemetry import Telemetry
+from sidecar.telemetry.observed import CallBegin, CallEnd, CallKind, WatchedRegistrar
+from sidecar.telemetry.telemetry import Telemetry
 
 S = grpc.StatusCode
 

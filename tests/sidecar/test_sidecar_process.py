@@ -19,12 +19,12 @@ from sidecar_tiny import make_bundle, make_slow_graph, read_manifest, write_mani
 
 from pars.v1 import ranker_pb2, ranker_pb2_grpc
 from sidecar.__main__ import serve
-from sidecar.access import Access
+from sidecar.access.access import Access
 from sidecar.errors import ServerEndedError
 from sidecar.loading import load_ranker
 from sidecar.server import Server
 from sidecar.settings import Settings
-from sidecar.telemetry import Telemetry
+from sidecar.telemetry.telemetry import Telemetry
 
 
 def score(address: str, *prompts: str) -> list[float]:

@@ -11,9 +11,9 @@ from certificates import Authority, Pair, put
 from sidecar_secured import plain_channel, score_status, secured, tls_access, tls_channel
 from sidecar_served import Served
 
+from sidecar.access.tls import TlsFiles, server_credentials
 from sidecar.errors import AddressError, CredentialsError, SettingsError
 from sidecar.settings import Settings
-from sidecar.tls import TlsFiles, server_credentials
 
 Code = grpc.StatusCode
 
@@ -92,7 +92,9 @@ async def test_a_rotated_certificate_holds_from_the_next_connection_on(
             assert await name_shown(address, authority.cert) == "second"
             assert await score_status(old_connection) == (Code.OK, "")
         assert await name_shown(address, authority.cert) == "second"
-    assert [record.getMessage() for record in caplog.records if record.name == "sidecar.reread"] == ["TLS files: read again"]
+    assert [record.getMessage() for record in caplog.records if record.name == "sidecar.access.reread"] == [
+        "TLS files: read again"
+    ]
 
 
 async def test_a_rotated_client_ca_holds_from_the_next_connection_on(
@@ -139,7 +141,7 @@ async def test_broken_files_leave_the_old_pair_in_use_and_are_told_once(
         assert await shown_twice() == {"first"}
         pair.key.chmod(0o640)
         assert await shown_twice() == {"second"}
-    told = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "sidecar.reread"]
+    told = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "sidecar.access.reread"]
     assert [level for level, _ in told] == ["ERROR"] * 4 + ["INFO"]
     assert all("what was read before stays in use" in message for level, message in told if level == "ERROR")
     assert "KEY_VALUES_MISMATCH" in told[0][1]

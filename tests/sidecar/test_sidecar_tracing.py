@@ -22,12 +22,12 @@ from sidecar_rig import WAIT_S
 from sidecar_served import MAX_MESSAGE_BYTES, Served, status_of
 
 from pars.v1 import ranker_pb2, ranker_pb2_grpc
-from sidecar import tracing
 from sidecar.errors import StartError
 from sidecar.observer import Observer
 from sidecar.server import Server
-from sidecar.telemetry import Telemetry
-from sidecar.tracing import Tracing, said_of_call
+from sidecar.telemetry import tracing
+from sidecar.telemetry.telemetry import Telemetry
+from sidecar.telemetry.tracing import Tracing, said_of_call
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = (("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-01"), ("tracestate", "vendor=1"))
@@ -240,7 +240,7 @@ def test_variables_that_ask_for_what_is_not_to_be_had(
 def test_without_the_packages_the_start_says_what_to_install() -> None:
     program = (
         "import sys; sys.modules['opentelemetry.context'] = None\n"
-        "from sidecar.telemetry import telemetry\n"
+        "from sidecar.telemetry.telemetry import telemetry\n"
         "with telemetry(metrics_address='', tracing=True, rankers=[]): pass"
     )
     run = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=6 * WAIT_S)

@@ -22,7 +22,7 @@ from opentelemetry.util.types import AttributeValue
 
 from pars.v1 import ranker_pb2
 from sidecar.errors import StartError
-from sidecar.observed import CallBegin, CallEnd, CallKind
+from sidecar.telemetry.observed import CallBegin, CallEnd, CallKind
 
 DEFAULT_SERVICE_NAME = "pars-sidecar"
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import grpc
 
+from sidecar.access.reread import Reread
+from sidecar.access.secret_file import read_secret
 from sidecar.errors import CredentialsError
 from sidecar.observer import Observer
-from sidecar.reread import Reread
-from sidecar.secret_file import read_secret
 
 LOOK_INTERVAL_S = 1.0
 """Between two looks at the token file: a withdrawn token is good for this much longer. Once per call would cost each a stat."""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import grpc
 
+from sidecar.access.reread import Reread
+from sidecar.access.secret_file import read_public, read_secret
 from sidecar.errors import CredentialsError
-from sidecar.reread import Reread
-from sidecar.secret_file import read_public, read_secret
 
 
 @dataclass(frozen=True, slots=True)

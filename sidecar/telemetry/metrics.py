@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Hi
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from sidecar.call_metrics import SECONDS, CallMetrics
 from sidecar.observer import Observer, RejectionCause, ReloadOutcome, TierReason
+from sidecar.telemetry.call_metrics import SECONDS, CallMetrics
 
 PROMPTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 TOKENS = (16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384)

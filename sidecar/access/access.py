@@ -7,11 +7,11 @@ from pathlib import Path
 import grpc
 
 from pars.address import is_local
-from sidecar.auth import Tokens
-from sidecar.limits import ConnectionLimits
+from sidecar.access.auth import Tokens
+from sidecar.access.limits import ConnectionLimits
+from sidecar.access.socket_access import SocketAccess
+from sidecar.access.tls import TlsFiles, server_credentials
 from sidecar.settings import Settings
-from sidecar.socket_access import SocketAccess
-from sidecar.tls import TlsFiles, server_credentials
 
 _log = logging.getLogger(__name__)
 

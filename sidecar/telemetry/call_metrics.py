@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from sidecar.observed import CallBegin, CallEnd, CallKind
+from sidecar.telemetry.observed import CallBegin, CallEnd, CallKind
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """From a call that needs no model (0.4 ms) to the longest a call may wait; one run of an encoder takes 1 ms to a few seconds."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sidecar.errors import StartError
-from sidecar.observed import Watcher
 from sidecar.observer import Observer
+from sidecar.telemetry.observed import Watcher
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ def telemetry(*, metrics_address: str, tracing: bool, rankers: Iterable[str]) ->
         if metrics_address:
             # There the processes of one server, such as vLLM's, add up their counters. The sidecar is a server of its own.
             os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-            from sidecar.metrics import Metrics
-            from sidecar.metrics_server import PATH, MetricsServer
+            from sidecar.telemetry.metrics import Metrics
+            from sidecar.telemetry.metrics_server import PATH, MetricsServer
 
             observer = metrics = Metrics(rankers)
             watchers.append(metrics.calls.watch)
@@ -43,7 +43,7 @@ def telemetry(*, metrics_address: str, tracing: bool, rankers: Iterable[str]) ->
             _log.info("metrics address=%s path=%s", server.address, PATH)
         if tracing:
             try:
-                from sidecar.tracing import Tracing
+                from sidecar.telemetry.tracing import Tracing
             except ImportError as error:
                 raise StartError(
                     f"tracing is on and {error.name} is not installed: pip install 'pars-sidecar[otel]', or tracing off"
