@@ -153,9 +153,11 @@ bench: setup $(BUNDLE)/manifest.json ## the sidecar against the bare ONNX sessio
 
 bench-overload: setup $(BUNDLE)/manifest.json ## more calls than the encoder can answer: who answers, how soon, how many too late
 	$(BIN)/python -m benchmarks.bench_overload --bundle $(BUNDLE) --out benchmarks/results/overload.json $(BENCH_FLAGS)
+	$(BIN)/python -m benchmarks.quoted
 
 soak: setup $(BUNDLE)/manifest.json ## everything at once for MINUTES (30): load, leavers, swaps, a stop; fails on a broken promise
 	$(BIN)/python -m benchmarks.soak --bundle $(BUNDLE) --minutes $(MINUTES) --out benchmarks/results/soak.json $(BENCH_FLAGS)
+	$(BIN)/python -m benchmarks.quoted
 MINUTES ?= 30
 
 # In an environment of its own, since it brings a dozen packages. --strict: what could not be looked up is a failure, not a pass.

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 
+from benchmarks.quoted_operations import promised
 from benchmarks.quoted_vllm import Figures, attached, gain
 from benchmarks.stamp import REPOSITORY
 
@@ -89,6 +90,7 @@ DOCUMENTS: Mapping[str, Callable[[Figures], str]] = {
     "README.md": reaches,
     "docs/bundles.md": precisions,
     "docs/vllm.md": attached,
+    "docs/operations.md": promised,
 }
 
 

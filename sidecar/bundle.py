@@ -67,6 +67,8 @@ def open_bundle(folder: Path) -> Bundle:
 
     Raises BundleError with one clear message for each kind of damage.
     """
+    # A link that is moved to another bundle from here on must not mix the two.
+    folder = folder.resolve()
     try:
         manifest = _read_manifest(folder / MANIFEST_FILE)
         _check_fields(manifest)

@@ -253,3 +253,14 @@ def test_a_relative_folder_works(own_bundle: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(own_bundle.parent)
     assert open_bundle(Path(os.path.relpath(own_bundle))).manifest.files[0] == open_bundle(own_bundle).manifest.files[0]
     assert file_entry(own_bundle / "model.onnx")["path"] == "model.onnx"
+
+
+def test_a_link_is_followed_once(tmp_path: Path) -> None:
+    """What is opened after the check is what was checked, wherever the link leads by then."""
+    one, two = make_bundle(tmp_path / "one"), make_bundle(tmp_path / "two", name="two")
+    link = tmp_path / "current"
+    link.symlink_to(one)
+    bundle = open_bundle(link)
+    link.unlink()
+    link.symlink_to(two)
+    assert bundle.model_path == one / "model.onnx"
