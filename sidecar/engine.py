@@ -24,7 +24,7 @@ from sidecar.ranker import TierScorer
 from sidecar.rankers import LiveRanker, Rankers
 from sidecar.runner import RunResult
 from sidecar.scorer import TokenizedPrompt
-from sidecar.tier_rule import Reserve, Verdict, choose
+from sidecar.tier_rule import Reserve, Verdict, choose, fixed_reserve_ms
 
 NGRAM_PROMPT_CHARS = 160
 """What the n-gram scorer costs per prompt, as characters of tokenizing that take as long: about 45 µs."""
@@ -42,7 +42,7 @@ class EngineLimits:
 
     max_prompts_per_call: int
     max_wait_s: float = 30.0
-    reserve_ms: float = 5.0
+    reserve_ms: float = 10.0
     tier_fallback: bool = True
 
 
@@ -112,7 +112,7 @@ class Engine:
         timeout_s = self.limits.max_wait_s if timeout_s is None else min(timeout_s, self.limits.max_wait_s)
         if timeout_s <= 0:
             raise DeadlineError("the deadline had passed on arrival")
-        call = _Call(live, prompts, tier, self._clock() + int(timeout_s * 1e9), self.limits.tier_fallback)
+        call = _Call(live, prompts, tier, timeout_s, self._clock(), self.limits.tier_fallback)
         permits = self._admit(call)
         try:
             with live.in_use():
@@ -172,7 +172,7 @@ class Engine:
         """The encoder's scores; None when the n-gram scorer shall answer instead, with the call's reason saying why."""
         expected, lag_ms = call.live.runner.expect(tokenized)
         ngram_ms = NGRAM_PROMPT_MS * len(tokenized) if call.ngram_allowed else 0.0
-        reserve = Reserve(self.limits.reserve_ms, lag_ms, ngram_ms)
+        reserve = Reserve(fixed_reserve_ms(self.limits.reserve_ms, call.timeout_s * 1e3), lag_ms, ngram_ms)
         verdict = choose(self._time_left_s(call) * 1e3, expected, reserve, ngram_allowed=call.ngram_allowed)
         if verdict is Verdict.QUEUE_TOO_LONG:
             raise OverloadedError("too many prompts are waiting for an answer within the deadline; use the neutral priority")
@@ -215,13 +215,16 @@ class Engine:
 class _Call:
     """One admitted call. reason: why its tier answers, "encoder" until something speaks against it."""
 
-    __slots__ = ("chars", "deadline_ns", "live", "ngram_allowed", "prompts", "reason")
+    __slots__ = ("chars", "deadline_ns", "live", "ngram_allowed", "prompts", "reason", "timeout_s")
 
-    def __init__(self, live: LiveRanker, prompts: Sequence[str], tier: int, deadline_ns: int, tier_fallback: bool) -> None:
+    def __init__(
+        self, live: LiveRanker, prompts: Sequence[str], tier: int, timeout_s: float, now_ns: int, tier_fallback: bool
+    ) -> None:
         max_chars = live.ranker.tokenizer.max_chars
         self.live = live
         self.prompts = prompts
-        self.deadline_ns = deadline_ns
+        self.timeout_s = timeout_s
+        self.deadline_ns = now_ns + int(timeout_s * 1e9)
         self.chars = sum(min(len(prompt), max_chars) for prompt in prompts)
         self.reason: TierReason = "asked" if tier == ranker_pb2.TIER_NGRAM else "encoder"
         self.ngram_allowed = tier == ranker_pb2.TIER_UNSPECIFIED and tier_fallback and live.ranker.ngram is not None

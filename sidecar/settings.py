@@ -112,9 +112,9 @@ class Settings:
         default=True,
     )
     reserve_ms: float = setting(
-        "how long before a caller's deadline its answer must leave: network both ways, and a caller short of cores; what this process "
-        "itself lags is added",
-        default=5.0,
+        "how long before a caller's deadline its answer must leave: network both ways, and a caller short of cores; at most half of the "
+        "call's time. What this process itself lags is added",
+        default=10.0,
         unit="milliseconds",
         zero="no time for the way back",
         low=0,

@@ -45,6 +45,11 @@ class Reserve:
         return self.fixed_ms + self.lag_ms + self.ngram_ms
 
 
+def fixed_reserve_ms(reserve_ms: float, call_ms: float) -> float:
+    """The settings' reserve, but at most half of the time that a call has in all: a short deadline must leave the encoder some."""
+    return min(reserve_ms, call_ms / 2)
+
+
 def choose(time_left_ms: float, expected: Expectation, reserve: Reserve, *, ngram_allowed: bool) -> Verdict:
     """Decide by what is expected. time_left_ms: until the caller's deadline.
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sidecar.batching import CostModel
 from sidecar.load import FORGET_S, SLOWDOWN_BOUNDS, LoadEstimate, LoopLag
-from sidecar.tier_rule import Expectation, Reserve, Verdict, choose
+from sidecar.tier_rule import Expectation, Reserve, Verdict, choose, fixed_reserve_ms
 
 SECOND_NS = 1_000_000_000
 TIMES = st.floats(0.0, 100_000.0)
@@ -47,6 +47,11 @@ class TestChoose:
         order = [Verdict.NO_TIME, Verdict.QUEUE_TOO_LONG, Verdict.NGRAM, Verdict.ENCODER]
         more = choose(left + 1.0, expected, reserve, ngram_allowed=allowed)
         assert order.index(more) >= order.index(verdict)
+
+
+def test_a_short_deadline_leaves_the_encoder_half_of_it() -> None:
+    assert fixed_reserve_ms(10.0, 100.0) == 10.0
+    assert fixed_reserve_ms(10.0, 10.0) == 5.0
 
 
 class TestLoadEstimate:
