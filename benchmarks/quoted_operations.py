@@ -30,7 +30,8 @@ def _overload(report: Figures) -> list[str]:
         "",
         *_table(_OVERLOAD, (_arm(arm) for arm in report["arms"])),
         "",
-        "`late` is as the caller saw it, its own wait for a core included: a reply or status within 2 ms of the deadline or after it.",
+        "`late` is as the caller saw it, its own wait for a core included: a reply after the deadline, or a status less than 2 ms",
+        "before it.",
         "Machine, versions, commit and command are in [overload.json](../benchmarks/results/overload.json); `make bench-overload`",
         "measures it again.",
     ]

@@ -17,14 +17,14 @@ from sidecar.access.access import Access
 from sidecar.engine import Engine, EngineLimits
 from sidecar.errors import ServerEndedError, StartError
 from sidecar.health import LIFECYCLE, Health, ranker_component
-from sidecar.lane import TokenizerLane
+from sidecar.lane import Lane
 from sidecar.loading import LoadedRanker, go_live, load_ranker
 from sidecar.permits import Permits
 from sidecar.rankers import Rankers
 from sidecar.reload import Reloader
 from sidecar.server import Server
 from sidecar.settings import Settings
-from sidecar.signals import handled_signals
+from sidecar.signals import handle_from_the_start, handled_signals
 from sidecar.telemetry import logs
 from sidecar.telemetry.telemetry import Telemetry, telemetry
 
@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Tokenizing runs where we put it; the tokenizer's own pool, one thread per core, would fight the model threads.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     arguments = sys.argv[1:] if arguments is None else arguments
+    handle_from_the_start()
     try:
         if settings_source.PRINT_FLAG in arguments:
             print("\n".join(settings_source.table(Settings, arguments, os.environ)))
@@ -71,7 +72,8 @@ async def serve(settings: Settings, access: Access, loaded: dict[str, LoadedRank
     rankers = Rankers({name: start_ranker(name, loaded.pop(name)) for name in list(loaded)})
     engine = Engine(
         rankers,
-        TokenizerLane(),
+        Lane("tokenizer"),
+        Lane("ngram"),
         Permits(settings.max_waiting_prompts, settings.max_waiting_chars),
         Permits(settings.max_waiting_prompts, settings.max_waiting_chars),
         EngineLimits(

@@ -17,7 +17,7 @@ from sidecar.errors import (
     OverloadedError,
     ScoringFailedError,
 )
-from sidecar.lane import TokenizerLane
+from sidecar.lane import Lane
 from sidecar.observer import Observer, TierReason
 from sidecar.permits import Permits
 from sidecar.ranker import TierScorer
@@ -70,14 +70,17 @@ class ScoredCall:
 class Engine:
     """Scores calls with the rankers of this process. To be used on the event loop's thread.
 
-    encoder_permits, ngram_permits: the right to wait, per tier, so that a full queue of the one leaves room in the other.
+    tokenizer_lane, ngram_lane: where long text is tokenized, and where many prompts are scored by the n-gram scorer; two, because the
+    backlog of the one must not hold up the microseconds of the other. encoder_permits, ngram_permits: the right to wait, per tier, so
+    that a full queue of the one leaves room in the other.
     clock: monotonic, nanoseconds; the same as the runners'.
     """
 
     def __init__(
         self,
         rankers: Rankers,
-        lane: TokenizerLane,
+        tokenizer_lane: Lane,
+        ngram_lane: Lane,
         encoder_permits: Permits,
         ngram_permits: Permits,
         limits: EngineLimits,
@@ -87,7 +90,8 @@ class Engine:
     ) -> None:
         self.rankers = rankers
         self.limits = limits
-        self._lane = lane
+        self._tokenizer_lane = tokenizer_lane
+        self._ngram_lane = ngram_lane
         self._encoder_permits = encoder_permits
         self._ngram_permits = ngram_permits
         self._observer = observer or Observer()
@@ -129,8 +133,9 @@ class Engine:
     async def close(self) -> None:
         """Admit nothing, answer everybody who still waits with NotServingError and stop the threads."""
         self._stop_admitting()
+        self._tokenizer_lane.close()
+        self._ngram_lane.close()
         await self.rankers.close()
-        self._lane.close()
 
     def _stop_admitting(self) -> None:
         self._encoder_permits.close()
@@ -152,7 +157,7 @@ class Engine:
 
     async def _answer(self, call: "_Call") -> ScoredCall:
         began = self._clock()
-        tokenized = await self._lane.run(lambda: _encode(call), call.chars, self._time_left_s(call))
+        tokenized = await self._tokenizer_lane.run(lambda: _encode(call), call.chars, self._usable_s(call))
         tokenize_time_ns = self._clock() - began
         result = None
         if call.reason == "encoder":
@@ -172,7 +177,7 @@ class Engine:
         """The encoder's scores; None when the n-gram scorer shall answer instead, with the call's reason saying why."""
         expected, lag_ms = call.live.runner.expect(tokenized)
         ngram_ms = NGRAM_PROMPT_MS * len(tokenized) if call.ngram_allowed else 0.0
-        reserve = Reserve(fixed_reserve_ms(self.limits.reserve_ms, call.timeout_s * 1e3), lag_ms, ngram_ms)
+        reserve = Reserve(self._fixed_reserve_ms(call), lag_ms, ngram_ms)
         verdict = choose(self._time_left_s(call) * 1e3, expected, reserve, ngram_allowed=call.ngram_allowed)
         if verdict is Verdict.QUEUE_TOO_LONG:
             raise OverloadedError("too many prompts are waiting for an answer within the deadline; use the neutral priority")
@@ -202,7 +207,14 @@ class Engine:
                 raise ScoringFailedError("the model failed on this call") from error
             return RunResult(scores.tolist(), 0, self._clock() - began)
 
-        return await self._lane.run(score, NGRAM_PROMPT_CHARS * len(tokenized), self._time_left_s(call))
+        return await self._ngram_lane.run(score, NGRAM_PROMPT_CHARS * len(tokenized), self._usable_s(call))
+
+    def _fixed_reserve_ms(self, call: "_Call") -> float:
+        return fixed_reserve_ms(self.limits.reserve_ms, call.timeout_s * 1e3)
+
+    def _usable_s(self, call: "_Call") -> float:
+        """Until an answer must leave. Raises DeadlineError when the deadline has passed."""
+        return self._time_left_s(call) - self._fixed_reserve_ms(call) / 1e3
 
     def _time_left_s(self, call: "_Call") -> float:
         """Until the caller's deadline. Raises DeadlineError when that has passed."""

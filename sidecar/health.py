@@ -18,6 +18,10 @@ LIFECYCLE = "lifecycle"
 """The component that is well from the end of the start to the beginning of the stop."""
 
 
+MAX_WATCHES = 1_024
+"""Open at a time. Health is open to everybody, and each holds a task for as long as its connection lives."""
+
+
 def ranker_component(ranker: str) -> str:
     """The component that is well while the named ranker's model is."""
     return f"ranker/{ranker}"
@@ -30,6 +34,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._well = dict.fromkeys(components, False)
         self._closed = False
         self._changed = asyncio.Event()
+        self._watches = 0
 
     @property
     def serving(self) -> bool:
@@ -53,7 +58,19 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         return self._response(request.service)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
-        """Sends the status at once and after each change; SERVICE_UNKNOWN where Check says NOT_FOUND, as the protocol has it."""
+        """Sends the status at once and after each change; SERVICE_UNKNOWN where Check says NOT_FOUND, as the protocol has it.
+
+        RESOURCE_EXHAUSTED when too many are open.
+        """
+        if self._watches >= MAX_WATCHES:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watches are open")
+        self._watches += 1
+        try:
+            await self._watch(request, context)
+        finally:
+            self._watches -= 1
+
+    async def _watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         sent = None
         while True:
             changed = self._changed

@@ -1,4 +1,4 @@
-"""Where tokenizing happens: short work on the event loop, where a hop would cost more, long work on one thread beside it.
+"""Where work on a call's text happens: short work on the event loop, where a hop would cost more, long work on one thread beside it.
 
 The loop is then never held for more than a millisecond or two by one call, and the thread's backlog is bounded.
 """
@@ -19,15 +19,16 @@ MAX_BACKLOG_CHARS = 16 * 1024 * 1024
 T = TypeVar("T")
 
 
-class TokenizerLane:
+class Lane:
     """Runs one call's text work. To be used on the event loop's thread."""
 
-    def __init__(self, inline_chars: int = INLINE_CHARS, max_backlog_chars: int = MAX_BACKLOG_CHARS) -> None:
+    def __init__(self, name: str, inline_chars: int = INLINE_CHARS, max_backlog_chars: int = MAX_BACKLOG_CHARS) -> None:
         self._inline_chars = inline_chars
         self._max_backlog_chars = max_backlog_chars
         self._backlog_chars = 0
+        self._closed = False
         # One thread: the cores belong to the model, and long prompts may wait for each other.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
 
     @property
     def backlog_chars(self) -> int:
@@ -41,6 +42,8 @@ class TokenizerLane:
         when the lane is closed before it has begun, and whatever `work` raises. Work whose caller has gone is dropped if it has
         not begun.
         """
+        if self._closed:
+            raise NotServingError("the server is stopping")
         if chars <= self._inline_chars:
             return work()
         if self._backlog_chars + chars > self._max_backlog_chars:
@@ -50,7 +53,7 @@ class TokenizerLane:
             async with asyncio.timeout(timeout_s):
                 return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except TimeoutError as error:
-            raise DeadlineError("the deadline passed before the text was tokenized") from error
+            raise DeadlineError("the deadline passed before the text could be read") from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -61,5 +64,7 @@ class TokenizerLane:
             self._backlog_chars -= chars
 
     def close(self) -> None:
-        """Drop what has not begun. Does not wait: one call's text is at most a few seconds of work and nobody needs it."""
+        """Take nothing more and drop what has not begun. Does not wait: one call's text is at most a few seconds of work, and nobody
+        needs it."""
+        self._closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -67,6 +67,10 @@ class LoadEstimate:
         )
 
 
+MAX_LAG_MS = 100.0
+"""More than this is a process that was stopped, and says nothing of what comes next."""
+
+
 class LoopLag:
     """How late the event loop does what is due. Of that loop's thread alone."""
 
@@ -77,7 +81,7 @@ class LoopLag:
     def lagged(self, lag_ms: float, now_ns: int) -> None:
         """Note one lag. A peak counts at once and fades."""
         known = self.lag_ms(now_ns)
-        self._lag_ms = max(lag_ms, known + WEIGHT * (lag_ms - known))
+        self._lag_ms = max(min(lag_ms, MAX_LAG_MS), known + WEIGHT * (lag_ms - known))
         self._noted_ns = now_ns
 
     def lag_ms(self, now_ns: int) -> float:

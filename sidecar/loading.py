@@ -32,6 +32,7 @@ def load_ranker(folder: Path, settings: Settings) -> LoadedRanker:
 
     Raises BundleError, ProviderError, WarmUpError, or SettingsError when the settings do not fit the bundle.
     """
+    _log.debug("loading folder=%s", folder)
     _, threads = settings.cpu_threads()
     ranker = Ranker.load(folder, settings.provider, threads)
     max_tokens = ranker.manifest.input.max_tokens
@@ -71,6 +72,7 @@ def go_live(name: str, loaded: LoadedRanker, settings: Settings, health: Health,
     )
     live = LiveRanker(name, ranker, runner)
     health.set(ranker_component(name), True)
+    observer.watch_waiting(name, lambda: runner.waiting_prompts)
     observer.serving(name, live.bundle_id, ranker.manifest.model_name, ranker.execution_provider)
     _log.info(
         "ranker ready name=%s bundle=%s provider=%s workers=%d fixed_ms=%.3f per_token_ms=%.5f",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Literal
 
 TierReason = Literal["asked", "encoder", "no_time", "overload", "late"]
-"""Why a tier answered. encoder: the usual way. asked: the caller named the tier. The rest are the n-gram scorer's: no_time: the
+"""Why a tier answered. encoder: the usual way. asked: the caller asked for the n-gram tier. The rest are the n-gram scorer's: no_time: the
 encoder would not have been done in time; overload: no permit was left; late: the encoder was tried and was not done in time."""
 
 RejectionCause = Literal["unauthenticated", "invalid", "overload", "deadline", "stopping", "model", "bug"]
@@ -36,8 +36,8 @@ class Observer:
     def batch_ran(self, ranker: str, prompts: int, tokens: int, padded_tokens: int, seconds: float, ok: bool) -> None:
         """One model run ended, on a worker's thread. tokens: without padding."""
 
-    def waiting(self, ranker: str, prompts: int) -> None:
-        """So many prompts wait for a batch now."""
+    def watch_waiting(self, ranker: str, prompts: Callable[[], int]) -> None:
+        """From now on this says how many of the ranker's prompts wait for a batch."""
 
     def serving(self, ranker: str, bundle_id: str, model_name: str, execution_provider: str) -> None:
         """From now on this bundle answers for the ranker, and no other."""

@@ -52,6 +52,7 @@ class Rankers:
         assert live, "bug in ours: a server without a ranker"
         self._live = dict(live)
         self._default = next(iter(live))
+        self._retiring: set[LiveRanker] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,14 +67,24 @@ class Rankers:
         return live
 
     def replace(self, live: LiveRanker) -> LiveRanker:
-        """From now on this one answers under its name. Returns the one before it, which its calls still need."""
+        """From now on this one answers under its name. Returns the one before it, which its calls still need: see retire."""
         before = self._live[live.name]
         before.runner.stop_reporting()
+        self._retiring.add(before)
         self._live[live.name] = live
         return before
 
+    async def retire(self, before: LiveRanker) -> None:
+        """Close a replaced ranker after its last call, and forget it."""
+        try:
+            await before.unused()
+        finally:
+            await before.close()
+            self._retiring.discard(before)
+
     async def close(self) -> None:
-        """Answer everybody who still waits with NotServingError, at once, and stop all threads."""
-        for live in self._live.values():
+        """Answer everybody who still waits with NotServingError, at once, and stop all threads, those of replaced ones too."""
+        everybody = (*self._live.values(), *self._retiring)
+        for live in everybody:
             live.runner.stop()
-        await asyncio.gather(*(live.close() for live in self._live.values()))
+        await asyncio.gather(*(live.close() for live in everybody))

@@ -5,15 +5,20 @@ the old one end with it. A bundle that fails on the way is refused and the old o
 """
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar, cast
 
 from sidecar import memory
 from sidecar.errors import StartError
 from sidecar.loading import LoadedRanker
 from sidecar.observer import Observer
 from sidecar.rankers import LiveRanker, Rankers
+
+Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
@@ -55,37 +60,66 @@ class Reloader:
 
     async def reload(self, name: str, folder: Path) -> None:
         """Read one ranker's folder again and swap if it holds another bundle now. Never raises for a bad bundle."""
+        if not await self._swapped(name, folder):
+            # What was loaded for nothing is gone by now.
+            await on_a_thread(memory.give_back)
+
+    async def _swapped(self, name: str, folder: Path) -> bool:
         before = self._rankers.get(name)
         try:
-            loaded = await asyncio.to_thread(self._load, folder)
+            loaded = await on_a_thread(lambda: self._load(folder))
+            if loaded.ranker.manifest.bundle_id == before.bundle_id:
+                _log.info("reload found the same bundle=%s ranker=%s", before.bundle_id, name)
+                self._observer.reloaded(name, "unchanged")
+                return False
+            live = self._go_live(name, loaded)
         except Exception as error:
             # Whatever it was, the old bundle still serves, and the next request must find us waiting for it.
             why = " ".join(str(error).split()) if isinstance(error, StartError) else f"a bug in ours: {error!r}"
             _log.error("reload refused, bundle=%s goes on ranker=%s: %s", before.bundle_id, name, why)
             self._observer.reloaded(name, "refused")
-            return
-        if loaded.ranker.manifest.bundle_id == before.bundle_id:
-            _log.info("reload found the same bundle=%s ranker=%s", before.bundle_id, name)
-            self._observer.reloaded(name, "unchanged")
-            return
-        live = self._go_live(name, loaded)
+            return False
         retiring = asyncio.create_task(self._retire(self._rankers.replace(live)))
         # The set keeps the task from being collected while it waits.
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)
         self._observer.reloaded(name, "swapped")
         _log.info("swapped ranker=%s bundle=%s, before it bundle=%s", name, live.bundle_id, before.bundle_id)
+        return True
 
     async def close(self) -> None:
-        """Close what still waits for its last calls. They get UNAVAILABLE."""
+        """Wait for no replaced ranker's last calls any more. They get UNAVAILABLE."""
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
 
-    async def _retire(self, old: LiveRanker) -> None:
+    async def _retire(self, before: LiveRanker) -> None:
+        await self._rankers.retire(before)
+        del before  # the last reference: only now is there memory to give back
+        await on_a_thread(memory.give_back)
+
+
+async def on_a_thread(work: Callable[[], Result]) -> Result:
+    """Like asyncio.to_thread, but a process that ends does not wait for it: a bundle may lie on a disk that does not answer."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def settle(result: Result | None, error: BaseException | None) -> None:
+        if future.done():  # whoever waited has left
+            return
+        if error is None:
+            future.set_result(cast(Result, result))
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result, error = None, None
         try:
-            await old.unused()
-        finally:
-            await old.close()
-        del old  # the last reference: only now is there memory to give back
-        await asyncio.to_thread(memory.give_back)
+            result = work()
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="reload", daemon=True).start()
+    return await future

@@ -6,6 +6,7 @@ finished batch makes one hop back to the event loop, which alone touches futures
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -33,8 +34,8 @@ PROBE_S = 1.0
 failure would keep it red for ever."""
 
 NICENESS = 5
-"""Of model threads. As nice as the event loop, they keep it waiting for a core when all are busy: measured at three times capacity on two
-cores, the n-gram tier's answers then took 40 ms instead of 3, and fewer of the encoder's came in time, not more."""
+"""Of model threads, on top of the process's. As nice as the event loop, they keep it waiting for a core when all are busy: measured at
+three times capacity on two cores, the n-gram tier's answers then took 40 ms instead of 3, and fewer of the encoder's came in time."""
 
 _log = logging.getLogger(__name__)
 
@@ -123,8 +124,12 @@ class BatchRunner:
         self._healthy = True
         self._loop = asyncio.get_running_loop()
         self._threads = [threading.Thread(target=self._work, name=f"model-{n}", daemon=True) for n in range(workers)]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:  # the system gives no more threads; those it gave must not stay
+            self.stop()
+            raise
 
     @property
     def waiting_prompts(self) -> int:
@@ -265,7 +270,8 @@ class BatchRunner:
             with self._changed:
                 self._last_failed = scores is None
                 del self._ends_ns[threading.get_ident()]
-                self._load.ran(len(batch), tokens, took_ns / 1e6, started_ns + took_ns)
+                if scores is not None:  # how soon a model fails says nothing of how long it takes
+                    self._load.ran(len(batch), tokens, took_ns / 1e6, started_ns + took_ns)
             padded_tokens = len(batch) * max(entry.length for entry in batch)
             self._observer.batch_ran(self._name, len(batch), tokens, padded_tokens, took_ns / 1e9, scores is not None)
 
@@ -317,7 +323,6 @@ class BatchRunner:
         now = self._clock()
         run_ms = self._load.run_ms(len(batch), max(entry.length for entry in batch), now)
         self._ends_ns[threading.get_ident()] = now + int(run_ms * 1e6)
-        self._observer.waiting(self._name, len(self._waiting))
         return batch
 
     def _run(self, batch: Sequence[_Entry]) -> list[float] | None:
@@ -348,7 +353,9 @@ class BatchRunner:
 def _step_back() -> None:
     """Let the event loop's thread go first where cores are short: Linux counts niceness by thread. Lowering it needs no right."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        thread = threading.get_native_id()
+        with contextlib.suppress(OSError):  # a sandbox may forbid it; scoring goes on as it is
+            os.setpriority(os.PRIO_PROCESS, thread, min(os.getpriority(os.PRIO_PROCESS, thread) + NICENESS, 19))
 
 
 def _nobody(well: bool) -> None:

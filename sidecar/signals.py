@@ -1,13 +1,27 @@
-"""The one owner of signals while the server serves: SIGTERM and SIGINT stop it, a second one cuts that short, SIGHUP reloads."""
+"""The one owner of signals: SIGTERM and SIGINT stop the server, a second one cuts that short, SIGHUP reloads.
+
+A process that is the first of its container gets no signal it has no handler for, so there is one from the beginning.
+"""
 
 import asyncio
 import contextlib
 import logging
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 _log = logging.getLogger(__name__)
+
+
+ENDED_BY_SIGTERM = 128 + signal.SIGTERM
+"""Exit code of a process that was stopped before it served, as shells report it."""
+
+
+def handle_from_the_start() -> None:
+    """Until handled_signals: SIGTERM ends the process, and SIGHUP, which asks for bundles that are being read anyway, does nothing."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(ENDED_BY_SIGTERM))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +68,4 @@ def handled_signals(on_reload: Callable[[], None]) -> Iterator[StopRequests]:
     finally:
         restore()
         loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload that comes too late must not look like a crash

@@ -20,13 +20,12 @@ TOKENS = (16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384)
 
 ANSWERS: tuple[tuple[str, TierReason], ...] = (
     ("encoder", "encoder"),
-    ("encoder", "asked"),
     ("ngram", "asked"),
     ("ngram", "no_time"),
     ("ngram", "overload"),
     ("ngram", "late"),
 )
-"""Every tier with every reason it can answer for."""
+"""Every tier with every reason it answers for."""
 
 
 class Metrics(Observer):
@@ -76,8 +75,8 @@ class Metrics(Observer):
         if not ok:
             to.failed_batches.inc()
 
-    def waiting(self, ranker: str, prompts: int) -> None:
-        self._of(ranker).waiting_prompts.set(prompts)
+    def watch_waiting(self, ranker: str, prompts: Callable[[], int]) -> None:
+        self._of(ranker).waiting_prompts.set_function(prompts)
 
     def serving(self, ranker: str, bundle_id: str, model_name: str, execution_provider: str) -> None:
         self._bundles.show(ranker, bundle_id, model_name, execution_provider)

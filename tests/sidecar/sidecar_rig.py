@@ -12,7 +12,7 @@ from pars.v1 import bundle_pb2, ranker_pb2
 from sidecar.batching import BatchLimits, CostModel
 from sidecar.calibration import Calibrator
 from sidecar.engine import Engine, EngineLimits, ScoredCall
-from sidecar.lane import TokenizerLane
+from sidecar.lane import Lane
 from sidecar.observer import Observer
 from sidecar.permits import Permits
 from sidecar.ranker import Ranker, TierScorer
@@ -173,7 +173,7 @@ class Rig:
         cost: CostModel = FIXED_COST,
         max_batch_prompts: int = 1,
         probe_s: float = 1_000.0,
-        lane: TokenizerLane | None = None,
+        lane: Lane | None = None,
         tokenizer: Any = None,
         with_ngram: bool = True,
     ) -> None:
@@ -186,7 +186,8 @@ class Rig:
         self.permits = Permits(capacity, max_chars)
         self.ngram_permits = Permits(capacity, max_chars)
         self.observer = RecordingObserver()
-        self.lane = lane or TokenizerLane()
+        self.lane = lane or Lane("tokenizer")
+        self.ngram_lane = Lane("ngram")
         self._runner_options: dict[str, Any] = {
             "workers": workers,
             "window_prompts": 128,
@@ -204,6 +205,7 @@ class Rig:
         self.engine = Engine(
             self.rankers,
             self.lane,
+            self.ngram_lane,
             self.permits,
             self.ngram_permits,
             EngineLimits(max_prompts_per_call, max_wait_s=max_wait_s, reserve_ms=reserve_ms, tier_fallback=tier_fallback),
@@ -267,7 +269,7 @@ class Rig:
         for runner in self.runners:
             assert runner.waiting_prompts == 0
             assert runner.unanswered_calls == 0
-        assert self.lane.backlog_chars == 0
+        assert self.lane.backlog_chars == self.ngram_lane.backlog_chars == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ from pars.v1 import ranker_pb2_grpc
 from sidecar.batching import BatchLimits, CostModel
 from sidecar.engine import Engine, EngineLimits
 from sidecar.health import LIFECYCLE, Health, ranker_component
-from sidecar.lane import TokenizerLane
+from sidecar.lane import Lane
 from sidecar.permits import Permits
 from sidecar.ranker import Ranker
 from sidecar.rankers import LiveRanker, Rankers
@@ -55,7 +55,8 @@ class Served:
             )
             engine = Engine(
                 Rankers({"default": LiveRanker("default", ranker, runner)}),
-                TokenizerLane(),
+                Lane("tokenizer"),
+                Lane("ngram"),
                 Permits(64, 2 * MAX_MESSAGE_BYTES),
                 Permits(64, 2 * MAX_MESSAGE_BYTES),
                 EngineLimits(MAX_PROMPTS),

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable
 
@@ -12,7 +13,8 @@ from test_sidecar_failure_matrix import raises_foreign_error
 from pars.v1 import ranker_pb2
 from sidecar import runner as runner_module
 from sidecar.errors import InvalidRequestError, OverloadedError, ScoringFailedError
-from sidecar.lane import TokenizerLane
+from sidecar.lane import Lane
+from sidecar.runner import NICENESS
 
 MakeRig = Callable[..., Rig]
 
@@ -79,7 +81,7 @@ async def test_a_large_ngram_call_leaves_the_event_loop_free(make_rig: MakeRig) 
     await rig.answer(await rig.call(1, tier=ranker_pb2.TIER_NGRAM))
     await rig.answer(await rig.call(*[1] * 64, tier=ranker_pb2.TIER_NGRAM))
     assert threads[0] == threading.main_thread().name
-    assert threads[1].startswith("tokenizer")
+    assert threads[1].startswith("ngram")
     await rig.assert_clean()
 
 
@@ -196,7 +198,7 @@ async def test_a_failed_batch_is_logged_without_the_text_of_foreign_errors(
 
 async def test_the_backlog_of_text_is_bounded(make_rig: MakeRig) -> None:
     tokenizer = HeldTokenizer()
-    rig = make_rig(tokenizer=tokenizer, lane=TokenizerLane(inline_chars=10, max_backlog_chars=100))
+    rig = make_rig(tokenizer=tokenizer, lane=Lane("tokenizer", inline_chars=10, max_backlog_chars=100))
     rig.scorer.run_free()
     first = await rig.call(60)
     await tokenizer.started()
@@ -218,4 +220,47 @@ async def test_many_callers_with_random_batches_are_each_answered_with_their_own
     for caller, call in enumerate(calls):
         if caller % 13:
             assert await rig.answer(call) == [(caller * 7 + n) % 50 for n in range(caller % 4 + 1)]
+    await rig.assert_clean()
+
+
+async def test_model_threads_work_where_nobody_may_change_priorities(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", forbidden)
+    rig = make_rig()
+    rig.scorer.run_free()
+    assert await rig.answer(await rig.call(1)) == [1]
+    await rig.assert_clean()
+
+
+async def test_model_threads_are_nicer_than_the_process(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    await rig.running(1)
+    (thread,) = rig.runner.threads
+    assert thread.native_id is not None
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, thread.native_id) == min(own + NICENESS, 19)
+    rig.scorer.run_free()
+
+
+async def test_a_backlog_of_text_does_not_hold_up_the_ngram_scorer(make_rig: MakeRig) -> None:
+    """Its work on many prompts leaves the event loop, and then must not queue behind what waits to be tokenized."""
+    tokenizer = HeldTokenizer()
+    rig = make_rig(tokenizer=tokenizer, tier_fallback=True, capacity=64, max_prompts_per_call=64)
+    long = await rig.call(*[900] * 8)
+    await tokenizer.started()
+    tokenizer.let_go()
+    many = await rig.call(*[1] * 40, tier=ranker_pb2.TIER_NGRAM)
+    longer = await rig.call(*[901] * 8)
+    await tokenizer.started()
+    tokenizer.let_go()
+    await tokenizer.started()
+    assert len(await rig.answer(many)) == 40, "answered while the next text is still held"
+    tokenizer.let_go()
+    rig.scorer.run_free()
+    await rig.answer(long)
+    await rig.answer(longer)
     await rig.assert_clean()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from sidecar_rig import HeldScorer, HeldTokenizer, Rig, length_scores
 
+from pars.v1 import ranker_pb2
 from sidecar.errors import DeadlineError, ModelError, NotServingError, OverloadedError, ScoringFailedError
 from sidecar.scorer import TokenizedPrompt
 
@@ -339,6 +340,17 @@ class TestShutdown:
         await rig.engine.close()
         with pytest.raises(NotServingError):
             await rig.answer(await rig.call(1))
+        await rig.assert_clean()
+
+    async def test_close_while_text_for_the_ngram_scorer_is_tokenized(self, make_rig: MakeRig) -> None:
+        tokenizer = HeldTokenizer()
+        rig = make_rig(tokenizer=tokenizer, capacity=64, max_prompts_per_call=64)
+        call = await rig.call(*[200] * 40, tier=ranker_pb2.TIER_NGRAM)  # too much for the loop in both steps
+        await tokenizer.started()
+        await rig.engine.close()
+        tokenizer.let_go()
+        with pytest.raises(NotServingError):
+            await rig.answer(call)
         await rig.assert_clean()
 
     async def test_close_while_text_is_tokenized_and_more_waits_for_that(self, make_rig: MakeRig) -> None:

@@ -52,15 +52,15 @@ class TestWhatIsCounted:
 
     def test_answers_by_tier_and_reason(self, metrics: Metrics) -> None:
         metrics.scored("llama", "encoder", "encoder", 3, 0.002)
-        metrics.scored("llama", "encoder", "asked", 2, 0.2)
+        metrics.scored("llama", "ngram", "asked", 2, 0.2)
         metrics.scored("llama", "ngram", "late", 5, 0.0)
         answers = {
             (tier, reason): self.read(metrics, "pars_answers_total", ranker="llama", tier=tier, reason=reason)
-            for tier, reason in [("encoder", "encoder"), ("encoder", "asked"), ("ngram", "late"), ("ngram", "overload")]
+            for tier, reason in [("encoder", "encoder"), ("ngram", "asked"), ("ngram", "late"), ("ngram", "overload")]
         }
-        assert answers == {("encoder", "encoder"): 1, ("encoder", "asked"): 1, ("ngram", "late"): 1, ("ngram", "overload"): 0}
-        assert self.read(metrics, "pars_scored_prompts_total", ranker="llama", tier="encoder") == 5
-        assert self.read(metrics, "pars_scored_prompts_total", ranker="llama", tier="ngram") == 5
+        assert answers == {("encoder", "encoder"): 1, ("ngram", "asked"): 1, ("ngram", "late"): 1, ("ngram", "overload"): 0}
+        assert self.read(metrics, "pars_scored_prompts_total", ranker="llama", tier="encoder") == 3
+        assert self.read(metrics, "pars_scored_prompts_total", ranker="llama", tier="ngram") == 7
 
     def test_queue_time_is_the_encoders(self, metrics: Metrics) -> None:
         metrics.scored("default", "encoder", "encoder", 1, 0.004)
@@ -84,8 +84,8 @@ class TestWhatIsCounted:
     def test_rejections_reloads_and_waiting_prompts(self, metrics: Metrics) -> None:
         metrics.rejected("overload")
         metrics.reloaded("llama", "refused")
-        metrics.waiting("llama", 7)
-        metrics.waiting("llama", 6)
+        metrics.watch_waiting("llama", lambda: 7)
+        metrics.watch_waiting("llama", lambda: 6)
         assert self.read(metrics, "pars_rejections_total", cause="overload") == 1
         assert self.read(metrics, "pars_rejections_total", cause="bug") == 0
         assert self.read(metrics, "pars_reloads_total", ranker="llama", outcome="refused") == 1

@@ -15,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sidecar_process import REPOSITORY, START_S, StartSidecar
 from sidecar_rig import WAIT_S
-from sidecar_tiny import make_bundle, make_slow_graph, read_manifest, write_manifest
+from sidecar_tiny import expected_score, make_bundle, make_slow_graph, read_manifest, write_manifest
 
 from pars.v1 import ranker_pb2, ranker_pb2_grpc
 from sidecar.__main__ import serve
@@ -204,3 +204,19 @@ async def test_the_process_ends_when_its_server_does(tiny_bundle: Path, monkeypa
     with pytest.raises(ServerEndedError):
         await asyncio.wait_for(serving, WAIT_S)
     assert loaded == {}, "nobody else holds a model that may be replaced"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 0)], ids=["SIGTERM", "SIGHUP"])
+def test_signals_before_it_serves(start_sidecar: StartSidecar, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """SIGTERM ends it, also where it is the first process of a container; SIGHUP does no harm."""
+    slow = make_bundle(tmp_path / "slow", graph=make_slow_graph, with_ngram=False)
+    manifest = read_manifest(slow)
+    manifest["goldenPrompts"] = [{"prompt": "short", "score": expected_score("short")}] * 20  # 0.1 s each
+    write_manifest(slow, manifest)
+    sidecar = start_sidecar(slow, "--address", "127.0.0.1:0", "--log-level", "debug")
+    sidecar.wait_for("loading")
+    sidecar.signal(number)
+    if number is signal.SIGHUP:
+        sidecar.serving()
+        sidecar.signal(signal.SIGTERM)
+    assert sidecar.exit_code() == code

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import gc
 import signal
+import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -18,12 +19,12 @@ from sidecar_process import Callers, StartSidecar
 from sidecar_rig import FIXED_COST, WAIT_S, HeldScorer, Rig, until
 
 from pars.v1 import bundle_pb2, ranker_pb2, ranker_pb2_grpc
-from sidecar.errors import BundleError
+from sidecar.errors import BundleError, NotServingError
 from sidecar.health import LIFECYCLE, Health, ranker_component
 from sidecar.loading import LoadedRanker, go_live, load_ranker
 from sidecar.observer import Observer
 from sidecar.rankers import LiveRanker, Rankers
-from sidecar.reload import Reloader
+from sidecar.reload import Reloader, on_a_thread
 from sidecar.settings import Settings
 
 MakeRig = Callable[..., Rig]
@@ -36,12 +37,17 @@ class Reloads:
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
         self.next_bundle: str | Exception = "fedcba9876543210"
+        self.no_threads = False
+        self.loading, self.go = threading.Event(), threading.Event()
+        self.go.set()
         self.scorer = HeldScorer()
         self.scorer.run_free()
         self.reloader = Reloader(rig.rankers, {"default": FOLDER}, self._load, self._go_live, rig.observer)
 
     def _load(self, folder: Path) -> LoadedRanker:
         assert folder == FOLDER
+        self.loading.set()
+        assert self.go.wait(WAIT_S), "the test never let this bundle go"
         if isinstance(self.next_bundle, Exception):
             raise self.next_bundle
         # What the reloader reads of it is the id; the rest is handed through.
@@ -49,6 +55,8 @@ class Reloads:
         return LoadedRanker(dataclasses.replace(self.rig.rankers.get("").ranker, manifest=manifest), FIXED_COST)
 
     def _go_live(self, name: str, loaded: LoadedRanker) -> LiveRanker:
+        if self.no_threads:
+            raise RuntimeError("can't start new thread")
         return self.rig.make_live(self.scorer, loaded.ranker.manifest.bundle_id, name)
 
     async def reload(self) -> None:
@@ -91,33 +99,46 @@ async def test_the_same_bundle_is_left_alone(make_rig: MakeRig) -> None:
     assert len(rig.runners) == 1
 
 
-async def test_a_stop_ends_a_retiring_ranker_at_once(make_rig: MakeRig) -> None:
-    rig = make_rig()
-    reloads = Reloads(rig)
-    held = await rig.running(1)
-    await reloads.reload()
-    close = asyncio.ensure_future(reloads.reloader.close())
-    with pytest.raises(Exception, match="stopping"):
-        await rig.answer(held)
-    rig.scorer.run_free()
-    await asyncio.wait_for(close, WAIT_S)
-    await rig.assert_clean()
-
-
 async def test_requests_during_a_reload_make_one_more(make_rig: MakeRig) -> None:
     rig = make_rig()
     reloads = Reloads(rig)
     reloads.next_bundle = "0123456789abcdef"
+    reloads.go.clear()
     running = asyncio.create_task(reloads.reloader.run())
+    reloads.reloader.request()
+    await until(reloads.loading.is_set)
     for _ in range(3):
         reloads.reloader.request()
-    await until(lambda: len(rig.observer.reloads) == 1)
-    reloads.next_bundle = "fedcba9876543210"
-    reloads.reloader.request()
+    reloads.go.set()
     await until(lambda: len(rig.observer.reloads) == 2)
-    assert rig.observer.reloads == [("default", "unchanged"), ("default", "swapped")]
+    assert rig.observer.reloads == [("default", "unchanged")] * 2
     running.cancel()
     await asyncio.wait((running,))
+
+
+async def test_a_bundle_that_cannot_go_live_is_refused_and_the_next_one_is_not(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    reloads = Reloads(rig)
+    reloads.no_threads = True
+    await reloads.reload()
+    reloads.no_threads = False
+    await reloads.reload()
+    assert rig.observer.reloads == [("default", "refused"), ("default", "swapped")]
+    await asyncio.wait_for(reloads.reloader.close(), WAIT_S)
+
+
+async def test_a_stop_answers_those_who_still_wait_for_a_replaced_ranker(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    reloads = Reloads(rig)
+    held = await rig.running(1)
+    await reloads.reload()
+    close = asyncio.ensure_future(rig.engine.close())
+    with pytest.raises(NotServingError):
+        await rig.answer(held)
+    rig.scorer.run_free()
+    await asyncio.wait_for(close, WAIT_S)
+    await asyncio.wait_for(reloads.reloader.close(), WAIT_S)
+    await rig.assert_clean()
 
 
 def bundle_link(link: Path, bundle: Path) -> None:
@@ -145,11 +166,13 @@ def test_a_process_swaps_refuses_and_goes_on_while_callers_score(start_sidecar: 
         stub = ranker_pb2_grpc.RankerServiceStub(channel)
         first = get_bundle(stub).manifest.bundle_id
         with Callers(stub) as callers:
+            callers.wait_for(first)
             bundle_link(link, two)
             sidecar.signal(signal.SIGHUP)
             sidecar.wait_for(r"swapped ranker=default bundle=[0-9a-f]{16}, before it bundle=" + first)
             second = get_bundle(stub).manifest.bundle_id
             assert second != first
+            callers.wait_for(second)
             bundle_link(link, broken)
             sidecar.signal(signal.SIGHUP)
             sidecar.wait_for(rf"reload refused, bundle={second} goes on ranker=default: bundle .*: model.onnx has 8 bytes")
@@ -221,3 +244,21 @@ async def test_a_replaced_model_leaves_the_memory_without_the_garbage_collectors
         gc.enable()
     await reloader.close()
     await rankers.close()
+
+
+async def test_leaving_does_not_wait_for_a_load() -> None:
+    """As asyncio.run would for its own threads, and without a limit."""
+    go = threading.Event()
+    load = asyncio.create_task(on_a_thread(lambda: go.wait(WAIT_S)))
+    await until(lambda: any(thread.name == "reload" for thread in threading.enumerate()))
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "reload")
+    load.cancel()
+    await asyncio.wait((load,))
+    assert load.cancelled()
+    go.set()
+    await until(lambda: not any(thread.name == "reload" for thread in threading.enumerate()))
+
+
+async def test_what_a_load_raises_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(on_a_thread(lambda: 1 / 0), WAIT_S)

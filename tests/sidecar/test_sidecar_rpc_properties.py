@@ -159,7 +159,7 @@ class Hall:
             "characters": engine._encoder_permits.taken_chars + engine._ngram_permits.taken_chars,
             "prompts in the queue": runner.waiting_prompts,
             "unanswered calls": runner.unanswered_calls,
-            "text in the lane": engine._lane.backlog_chars,
+            "text in the lane": engine._tokenizer_lane.backlog_chars + engine._ngram_lane.backlog_chars,
             "items": sum("answer_" in repr(task) for task in asyncio.all_tasks()),
         }
         return {name: count for name, count in held.items() if count}

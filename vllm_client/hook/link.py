@@ -154,11 +154,12 @@ class Link:
             self._log.info("PARS hook: connected to the sidecar at %s, bundle %s", self._config.address, bundle_id)
 
     def _tell_lost(self, why: str) -> None:
-        # Once for each outage, and not again at once when the connection flaps.
+        # Once for each outage and each reason of it, and not again at once when the connection flaps.
         now_s = asyncio.get_running_loop().time()
-        if self._told == "lost" or now_s < self._next_loss_told_s:
+        told = f"lost: {why.partition(':')[0]}"
+        if self._told == told or now_s < self._next_loss_told_s:
             return
-        self._told = "lost"
+        self._told = told
         self._next_loss_told_s = now_s + TELL_INTERVAL_S
         self._log.warning(
             "PARS hook: no connection to the sidecar at %s, requests go unscored until there is one: %s",
