@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from sidecar import settings_source
+from sidecar import memory, settings_source
 from sidecar.access.access import Access
 from sidecar.engine import Engine, EngineLimits
 from sidecar.errors import ServerEndedError, StartError
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     arguments = sys.argv[1:] if arguments is None else arguments
     handle_from_the_start()
+    memory.arrange()
     try:
         if settings_source.PRINT_FLAG in arguments:
             print("\n".join(settings_source.table(Settings, arguments, os.environ)))
