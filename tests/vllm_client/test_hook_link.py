@@ -455,3 +455,15 @@ async def test_a_bug_while_connecting_is_told_and_does_not_stop_the_attempts(lin
     assert secret not in str(lines())  # and not what it said.
     broken = False
     await until(lambda: link.connected)
+
+
+async def test_an_outage_is_told_again_when_its_reason_changes(lines, monkeypatch):
+    monkeypatch.setattr(link_module, "TELL_INTERVAL_S", 0.0)
+    link = Link(HookSettings(address="127.0.0.1:1"))
+    for why in ("UnavailableError: refused", "UnavailableError: reset", "CredentialsError: a token is wanted"):
+        link._tell_lost(why)
+    assert [line.rpartition("one: ")[2] for _, line in lines()] == [
+        "UnavailableError: refused",
+        "CredentialsError: a token is wanted",
+    ]
+    await link.close()
