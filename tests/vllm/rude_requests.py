@@ -223,6 +223,9 @@ _MASKS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 ]
 
 
+_TEXT_ALONE = re.compile(r'("delta":\{"content": \*\}|"text": \*).*"finish_reason":null')
+
+
 def _masked(text: str) -> str:
     for pattern, instead in _MASKS:
         text = re.sub(pattern, instead, text)
@@ -235,7 +238,8 @@ def _stream_essence(text: str) -> object:
     for line in text.splitlines():
         shape = re.sub(r'"(text|content|delta)": ?("(?:[^"\\]|\\.)*")', lambda match: _taken(match, texts), line)
         shape = re.sub(r'("(?:sequence_number)": ?)[0-9]+', r"\1*", shape)
-        if shape not in shapes:
+        # A busy engine may join all of the text with the chunk that ends it, so chunks of nothing but text need not be there.
+        if shape not in shapes and not _TEXT_ALONE.search(shape):
             shapes.append(shape)
     return "".join(texts), shapes
 
