@@ -63,8 +63,14 @@ def _soak(report: Figures) -> list[str]:
         *_table(_SOAK, (_soaked(sidecar) for sidecar in report["sidecars"])),
         "",
         "Broken promises: " + "; ".join(broken) + "." if broken else "No promise was broken.",
+        f"A machine that stands still takes its callers with it: they themselves were held up for {_stall_s(report):.1f} s at most, and an",
+        "answer counts as missing 15 s after its deadline.",
         "Counts by status, tier and deadline are in [soak.json](../benchmarks/results/soak.json).",
     ]
+
+
+def _stall_s(report: Figures) -> float:
+    return max(float(sidecar["callers"]["worst_own_lag_s"]) for sidecar in report["sidecars"])
 
 
 def _soaked(sidecar: Figures) -> list[str]:
