@@ -75,8 +75,15 @@ class Reloader:
             live = self._go_live(name, loaded)
         except Exception as error:
             # Whatever it was, the old bundle still serves, and the next request must find us waiting for it.
-            why = " ".join(str(error).split()) if isinstance(error, StartError) else f"a bug in ours: {error!r}"
-            _log.error("reload refused, bundle=%s goes on ranker=%s: %s", before.bundle_id, name, why)
+            expected = isinstance(error, StartError)
+            why = " ".join(str(error).split()) if expected else f"a bug in ours: {error!r}"
+            _log.error(
+                "reload refused, bundle=%s goes on ranker=%s: %s",
+                before.bundle_id,
+                name,
+                why,
+                exc_info=None if expected else error,
+            )
             self._observer.reloaded(name, "refused")
             return False
         retiring = asyncio.create_task(self._retire(self._rankers.replace(live)))
