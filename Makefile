@@ -15,7 +15,10 @@ BUNDLE ?= bundles/$(notdir $(CHECKPOINT:/checkpoint=))-$(PRECISION)
 ADDRESS ?= 127.0.0.1:50151
 PROMPTS ?= docs/demo_prompts.txt
 SOURCE ?= alpaca
-RUN ?= runs/$(if $(RECORDS),$(basename $(notdir $(RECORDS))),$(SOURCE))
+RUN ?= runs/$(if $(DATA),$(basename $(notdir $(DATA))),$(SOURCE))
+# The checkpoint that your own ranker goes on from; empty: the bare backbone, from the hub. The reference sets start bare: the shipped
+# ranker has learned from prompts of one of them, and would flatter itself on the rest.
+START ?= $(if $(DATA),default_ranker)
 # What the reference sets' answers are counted with; better the tokenizer of the model you serve.
 LENGTH_TOKENIZER ?= openai-community/gpt2
 # The real vLLM, CPU build, that tests/vllm runs against. Another version gets an environment of its own, and its own pins where it
@@ -76,10 +79,10 @@ $(CLIENTS)/node/.ready: docs/clients/node/package.json docs/clients/node/package
 	npm ci --prefix $(CLIENTS)/node --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@
 
-train: setup ## train a ranker on one of the reference sets: SOURCE=alpaca|code|lmsys|math, or on RECORDS=file; writes RUN
-	@test -n "$(RECORDS)" || test -f $(RUN)/records.parquet || $(BIN)/python -m trainer prepare --source $(SOURCE) \
+train: setup ## train your own ranker on DATA=file, or one on a reference set: SOURCE=alpaca|code|lmsys|math; writes RUN
+	@test -n "$(DATA)" || test -f $(RUN)/records.parquet || $(BIN)/python -m trainer prepare --source $(SOURCE) \
 		--length-tokenizer $(LENGTH_TOKENIZER) --out $(RUN)/records.parquet
-	$(BIN)/python -m trainer train --records $(or $(RECORDS),$(RUN)/records.parquet) --out $(RUN) $(TRAIN_FLAGS)
+	$(BIN)/python -m trainer train --records $(or $(DATA),$(RUN)/records.parquet) --out $(RUN) $(if $(START),--start $(START)) $(TRAIN_FLAGS)
 
 default-ranker: setup ## train the shipped ranker again: DATA=folder of the recipe's files; writes runs/default
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --group backbone
@@ -177,9 +180,9 @@ bench-chain: setup ## what a new user experiences, from a fresh clone: benchmark
 bench-hook: setup vllm-env ## what the hook itself costs a request, in vLLM's environment: benchmarks/results/hook.json
 	$(BIN)/python -m benchmarks.bench_hook --python $(VLLM_BIN)/python --out benchmarks/results/hook.json
 
-bench-vllm: setup vllm-env $(BUNDLE)/manifest.json ## order and latency on a real vLLM: RECORDS=file with prompt and response_tokens
+bench-vllm: setup vllm-env $(BUNDLE)/manifest.json ## order and latency on a real vLLM: DATA=file with prompt and response_tokens
 	$(BIN)/python -m benchmarks.bench_vllm --vllm-bin $(VLLM_BIN) --bundle $(BUNDLE) --out benchmarks/results/vllm.json \
-		$(if $(RECORDS),--records $(RECORDS)) $(BENCH_FLAGS)
+		$(if $(DATA),--records $(DATA)) $(BENCH_FLAGS)
 
 FUZZ_SECONDS ?= 60
 .venv-fuzz/.ready: pyproject.toml .ci/constraints.txt

@@ -62,10 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--data", type=Path, default=Path(), help="folder that the recipe's paths are relative to")
     train.add_argument("--out", type=Path, required=True, help="run folder; the checkpoint goes to OUT/checkpoint")
     train.add_argument("--pair-file", type=Path, help="learn from these pairs instead of all pairs in a batch")
-    train.add_argument("--backbone-folder", type=Path, help="a local copy of the backbone, where the hub is out of reach")
+    start = train.add_mutually_exclusive_group()
+    start.add_argument("--start", type=Path, help="go on from this finished checkpoint, instead of from the backbone")
+    start.add_argument("--backbone-folder", type=Path, help="a local copy of the backbone, where the hub is out of reach")
     train.add_argument("--name", help="name of the ranker (default: that of the recipe, or of the run folder)")
     train.add_argument(
-        "--length-tokenizer", default="unknown", help="what the records' lengths were counted with, for the card"
+        "--length-tokenizer", default="", help="what the records' lengths were counted with, if the records do not say"
     )
     _add_config(train)
     train.set_defaults(call=_train)
@@ -164,14 +166,18 @@ def _pairs(flags: argparse.Namespace, command: str) -> None:
 
 def _train(flags: argparse.Namespace, command: str) -> None:
     from trainer.pairs import read_pair_file
+    from trainer.report import REPORT_FILE
     from trainer.run import run
+    from trainer.start import start_from
 
     if flags.recipe is not None:
         recipe = read_recipe(flags.recipe, flags.data)
         records = recipe.records()
     else:
-        recipe = Recipe(name=flags.out.name, config=TrainConfig(), train=())
+        recipe = Recipe(name=flags.out.name, config=TrainConfig.for_own_data(), train=())
         records = _load(flags.records)
+    if flags.start is not None:
+        recipe = start_from(flags.start, recipe)
     config = _config_of(flags, recipe.config)
     if flags.pair_file is not None:
         config = replace(config, pairs="file")
@@ -186,7 +192,8 @@ def _train(flags: argparse.Namespace, command: str) -> None:
     pairs = read_pair_file(flags.pair_file) if flags.pair_file is not None else None
     metrics = run(recipe, records, flags.out, command=command, pairs=pairs, backbone_folder=flags.backbone_folder)
     if metrics:
-        print(json.dumps(metrics, indent=2))
+        print((flags.out / REPORT_FILE).read_text(encoding="utf-8"))
+        print(f"This report, with a plot: {flags.out / REPORT_FILE}. The ranker: {flags.out / 'checkpoint'}")
 
 
 def _calibrate(flags: argparse.Namespace, command: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trainer.pairs import FloatArray, Rows, all_pairs
+from trainer.pairs import FloatArray, Rows, all_pairs, clear_of_noise
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,13 @@ def in_batch_pairs(
     min_gap: float,
     seed: int,
     epoch: int,
+    noise: FloatArray | None = None,
+    noise_gap: float = 0.0,
 ) -> list[Batch]:
     """Every admissible pair inside each batch of prompts of similar size.
 
     lengths: float[n], response tokens. token_counts: int64[n], prompt tokens, only used to keep padding small.
+    noise: float[n], standard deviation of log tokens between repeats; pairs less than `noise_gap` such deviations apart are left out.
     Prompts are shuffled, cut into buckets of `bucket_batches` batches, sorted by size within a bucket, and the batches shuffled
     again. Batches without any admissible pair are left out.
     """
@@ -49,6 +52,9 @@ def in_batch_pairs(
         for first in range(0, len(members), batch_prompts):
             rows = members[first : first + batch_prompts]
             longer, shorter = all_pairs(lengths[rows], min_gap)
+            if noise is not None and noise_gap:
+                clear = clear_of_noise(lengths[rows], noise[rows], longer, shorter, noise_gap)
+                longer, shorter = longer[clear], shorter[clear]
             if len(longer):
                 batches.append(Batch(rows, longer, shorter))
     return [batches[index] for index in rng.permutation(len(batches))]

@@ -23,7 +23,7 @@ from trainer.batches import Batch, file_pairs, in_batch_pairs
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError, DataError, TrainerError
 from trainer.evaluate import rank_metrics
-from trainer.loss import margin_ranking_loss
+from trainer.losses.objective import LengthScale, Objective, make_objective, make_target
 from trainer.ranker import Ranker
 
 FloatArray = npt.NDArray[np.float64]
@@ -33,7 +33,7 @@ TokenLists = Sequence[npt.NDArray[np.int64]]
 @dataclass(frozen=True)
 class TrainingSet:
     """Tokenised prompts to learn from and to choose by. lengths and weights are float[n]; pairs are rows, longer first, file mode
-    only."""
+    only. noise is float[n], the standard deviation of log tokens between responses to one prompt, where it is known."""
 
     token_ids: TokenLists
     lengths: FloatArray
@@ -41,13 +41,15 @@ class TrainingSet:
     validation_token_ids: TokenLists
     validation_lengths: FloatArray
     pairs: Sequence[tuple[int, int]] = ()
+    noise: FloatArray | None = None
 
     def sha256(self) -> str:
         """Hash of everything that steers training, so that a run is not resumed on other data."""
         digest = hashlib.sha256()
         for token_ids in (self.token_ids, self.validation_token_ids):
             digest.update(np.array([len(ids) for ids in token_ids]).tobytes() + b"".join(ids.tobytes() for ids in token_ids))
-        for values in (self.lengths, self.weights, self.validation_lengths, np.asarray(self.pairs, dtype=np.int64)):
+        noise = np.empty(0) if self.noise is None else self.noise
+        for values in (self.lengths, self.weights, self.validation_lengths, np.asarray(self.pairs, dtype=np.int64), noise):
             digest.update(values.tobytes())
         return digest.hexdigest()
 
@@ -62,6 +64,7 @@ class Progress:
     best_tau_b: float = -2.0
     best_step: int = 0
     train_seconds: float = 0.0
+    train_cpu_seconds: float = 0.0
     encoded_prompts: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -83,13 +86,16 @@ def train(config: TrainConfig, data: TrainingSet, ranker: Ranker, state_folder: 
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, max(total_steps - step, 0) / max(total_steps - warmup, 1))
     )
+    scale = LengthScale.of(data.lengths)
+    objective = objective_of(config, data.lengths)
+    noise = data.noise if data.noise is not None else np.zeros(len(data.lengths))
+    ranker.to_score = objective.score
     ranker.model.to(accelerator.device)
     model, optimizer = accelerator.prepare(ranker.model, optimizer)
     accelerator.register_for_checkpointing(schedule)
     store = _StateStore(state_folder, _identity(config, data, accelerator), accelerator)
     progress = store.resume()
     evaluate_every = math.ceil(steps_per_epoch / config.evaluations_per_epoch)
-    weights = torch.from_numpy(data.weights)
     model.train()
     with tqdm(
         total=total_steps, initial=progress.step, desc="training", unit=" steps", disable=not accelerator.is_main_process
@@ -99,18 +105,20 @@ def train(config: TrainConfig, data: TrainingSet, ranker: Ranker, state_folder: 
             batches = _batches(config, data, epoch)
             mine = batches[accelerator.process_index :: accelerator.num_processes][: len(batches) // accelerator.num_processes]
             for batch in mine[progress.step_in_epoch :]:
-                began = time.perf_counter()
+                began, began_cpu = time.perf_counter(), time.process_time()
                 with accelerator.autocast():
                     inputs = ranker.collate([data.token_ids[row] for row in batch.rows])
-                    scores = model(**inputs).logits[:, 0].float()
-                pair_weight = (weights[batch.rows[batch.longer]] * weights[batch.rows[batch.shorter]]).float()
-                loss = margin_ranking_loss(
-                    scores,
-                    torch.from_numpy(batch.longer).to(scores.device),
-                    torch.from_numpy(batch.shorter).to(scores.device),
-                    pair_weight.to(scores.device),
-                    margin=config.margin,
+                    outputs = model(**inputs).logits.float()
+                target = make_target(
+                    data.lengths[batch.rows],
+                    data.weights[batch.rows],
+                    batch.longer,
+                    batch.shorter,
+                    scale,
+                    noise[batch.rows],
+                    outputs.device,
                 )
+                loss = objective.loss(outputs, target)
                 accelerator.backward(loss)
                 if config.clip_norm:
                     accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -121,6 +129,7 @@ def train(config: TrainConfig, data: TrainingSet, ranker: Ranker, state_folder: 
                 progress.step_in_epoch += 1
                 progress.encoded_prompts += len(batch.rows) * accelerator.num_processes
                 progress.train_seconds += time.perf_counter() - began
+                progress.train_cpu_seconds += time.process_time() - began_cpu
                 bar.update()
                 bar.set_postfix(loss=f"{loss.item():.3f}", tau_b=f"{progress.best_tau_b:.3f}" if progress.history else "?")
                 if not math.isfinite(loss.item()):
@@ -134,6 +143,11 @@ def train(config: TrainConfig, data: TrainingSet, ranker: Ranker, state_folder: 
             progress.epoch, progress.step_in_epoch = epoch + 1, 0  # also when an epoch had no batch left
     store.load_best(ranker)
     return progress
+
+
+def objective_of(config: TrainConfig, lengths: FloatArray) -> Objective:
+    """What a run of this configuration on these training lengths minimises."""
+    return make_objective(config.loss, LengthScale.of(lengths), margin=config.margin)
 
 
 def autocast_precision(wanted: str) -> str:
@@ -157,6 +171,8 @@ def _batches(config: TrainConfig, data: TrainingSet, epoch: int) -> list[Batch]:
         min_gap=config.min_gap,
         seed=config.seed,
         epoch=epoch,
+        noise=data.noise,
+        noise_gap=config.noise_gap,
     )
 
 
@@ -179,7 +195,14 @@ def _evaluate(progress: Progress, data: TrainingSet, ranker: Ranker, store: _Sta
         scores = ranker.score(data.validation_token_ids)
         tau_b = rank_metrics(scores, data.validation_lengths, min_gap=0.0).tau_b
         progress.history.append(
-            {"step": progress.step, "loss": loss, "validation_tau_b": tau_b, "train_seconds": round(progress.train_seconds, 1)}
+            {
+                "step": progress.step,
+                "loss": loss,
+                "validation_tau_b": tau_b,
+                "encoded_prompts": progress.encoded_prompts,
+                "train_seconds": round(progress.train_seconds, 1),
+                "train_cpu_seconds": round(progress.train_cpu_seconds, 1),
+            }
         )
         if tau_b > progress.best_tau_b:
             progress.best_tau_b, progress.best_step = tau_b, progress.step

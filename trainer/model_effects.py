@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from trainer.records import Records
+from trainer.repeat_noise import fit_noise_curve
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -27,6 +28,8 @@ class Examples:
 
     typical_tokens: float[n], the geometric mean over models with their effects removed; what training orders by.
     sampled_tokens: float[n], one real response with its model's effect removed; keeps the noise that calibration must show.
+    noise: float[n], standard deviation of log tokens between responses of one model to one prompt of this length; 0 where no prompt was
+    answered twice by the same model.
     """
 
     prompt: list[str]
@@ -34,6 +37,7 @@ class Examples:
     sampled_tokens: FloatArray
     source: list[str]
     weight: FloatArray
+    noise: FloatArray
 
     def __len__(self) -> int:
         return len(self.prompt)
@@ -46,6 +50,7 @@ class Examples:
             sampled_tokens=self.sampled_tokens[rows],
             source=[self.source[row] for row in rows],
             weight=self.weight[rows],
+            noise=self.noise[rows],
         )
 
 
@@ -68,6 +73,7 @@ def to_examples(records: Records, *, seed: int = 0) -> Examples:
         sampled_tokens=np.exp(adjusted[sampled_row]),
         source=[records.source[row] for row in first_row],
         weight=weight / np.bincount(prompt_of),
+        noise=fit_noise_curve(log_tokens, prompt_of * (int(model_of.max()) + 1) + model_of).at(np.exp(typical)),
     )
 
 

@@ -33,6 +33,18 @@ def all_pairs(lengths: FloatArray, min_gap: float) -> tuple[Rows, Rows]:
     return longer, shorter
 
 
+def clear_of_noise(
+    lengths: FloatArray, noise: FloatArray, longer: Rows, shorter: Rows, deviations: float
+) -> npt.NDArray[np.bool_]:
+    """Which pairs differ by at least `deviations` standard deviations of the difference that repeated responses would show.
+
+    lengths, noise: float[n], tokens and standard deviation of log tokens. longer, shorter: int64[pairs]. Returns bool[pairs].
+    """
+    gap = np.log(lengths[longer]) - np.log(lengths[shorter])
+    clear: npt.NDArray[np.bool_] = gap >= deviations * np.hypot(noise[longer], noise[shorter])
+    return clear
+
+
 def sampled_pairs(lengths: FloatArray, *, per_prompt: int, min_gap: float, seed: int) -> tuple[Rows, Rows]:
     """The reference way: for each prompt, `per_prompt` random partners, kept when the gap is large enough.
 

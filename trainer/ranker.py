@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from pars.text import clip
 from trainer.errors import CheckpointError
+from trainer.losses.objective import first_output
 
 _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
 """Families that number positions from the padding id on, so that the first few of their positions are never a token's."""
@@ -23,22 +24,38 @@ SCORING_BATCH_TOKENS = 8192
 
 
 class Ranker:
-    """A sequence-classification model with `num_labels=1` and its tokenizer. `score` is float[batch], higher means longer."""
+    """A sequence-classification model and its tokenizer. `score` is float[batch], higher means longer.
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+    to_score: from the model's outputs, float[batch, num_labels], to scores; a checkpoint has one output, which is the score.
+    truncation: see trainer/config.py.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int, *, truncation: str = "head"
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.truncation = truncation
+        self.to_score: Callable[[torch.Tensor], torch.Tensor] = first_output
 
     @classmethod
-    def load(cls, name_or_folder: str | Path, max_tokens: int) -> Ranker:
-        """Load a backbone (its head is then new and random) or a finished checkpoint, in 32-bit floats."""
+    def load(
+        cls, name_or_folder: str | Path, max_tokens: int, *, outputs: int = 1, layers: int = 0, truncation: str = "head"
+    ) -> Ranker:
+        """Load a backbone (its head is then new and random) or a finished checkpoint, in 32-bit floats.
+
+        outputs: width of the head. layers: keep this many of the encoder, from the bottom; 0 keeps all.
+        """
+        depth = {"num_hidden_layers": layers} if layers else {}
         try:
             tokenizer = AutoTokenizer.from_pretrained(name_or_folder, use_fast=True)
-            model = AutoModelForSequenceClassification.from_pretrained(name_or_folder, num_labels=1, dtype=torch.float32)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                name_or_folder, num_labels=outputs, dtype=torch.float32, **depth
+            )
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"cannot load {name_or_folder!s}: {str(error).splitlines()[0]}") from error
-        ranker = cls(model, tokenizer, max_tokens)
+        ranker = cls(model, tokenizer, max_tokens, truncation=truncation)
         ranker.check(name_or_folder)
         return ranker
 
@@ -60,8 +77,16 @@ class Ranker:
         if not prompts:
             return []
         texts = [clip(prompt)[0] for prompt in prompts]
-        encoded = self.tokenizer(texts, truncation=True, max_length=self.max_tokens, padding=False, return_attention_mask=False)
-        return [np.asarray(ids, dtype=np.int64) for ids in encoded["input_ids"]]
+        if self.truncation == "head":
+            encoded = self.tokenizer(
+                texts, truncation=True, max_length=self.max_tokens, padding=False, return_attention_mask=False
+            )
+            return [np.asarray(ids, dtype=np.int64) for ids in encoded["input_ids"]]
+        whole = self.tokenizer(texts, truncation=False, padding=False, return_attention_mask=False, verbose=False)["input_ids"]
+        # The special tokens at both ends stay where they are.
+        head = self.max_tokens // 2
+        cut = [ids if len(ids) <= self.max_tokens else ids[:head] + ids[head - self.max_tokens :] for ids in whole]
+        return [np.asarray(ids, dtype=np.int64) for ids in cut]
 
     def collate(self, token_ids: Sequence[npt.NDArray[np.int64]]) -> dict[str, torch.Tensor]:
         """input_ids and attention_mask, int64[batch, longest], padded on the right on the model's device.
@@ -92,7 +117,7 @@ class Ranker:
                 count = max(SCORING_BATCH_TOKENS // max(len(token_ids[order[start]]), 1), 1)
                 rows = order[start : start + count]
                 logits = self.model(**self.collate([token_ids[row] for row in rows])).logits
-                scores[rows] = logits[:, 0].double().cpu().numpy()
+                scores[rows] = self.to_score(logits).double().cpu().numpy()
                 start += len(rows)
                 bar.update(len(rows))
         self.model.train(was_training)

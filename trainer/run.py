@@ -16,11 +16,13 @@ from accelerate import PartialState
 
 from pars.ngram import Weights
 from trainer import loop
+from trainer.audit import check_data
 from trainer.calibrate import calibrate
 from trainer.checkpoint import Checkpoint, RankerCard, round_weights_to_half, write_checkpoint
 from trainer.config import TrainConfig
-from trainer.errors import DataError
+from trainer.errors import ConfigError, DataError
 from trainer.evaluate import metrics_by_source
+from trainer.losses.names import ONE_OUTPUT
 from trainer.model_card import write_model_card
 from trainer.model_effects import Examples, to_examples
 from trainer.ngram_fit import fit_ngram_weights, score_all
@@ -28,6 +30,7 @@ from trainer.pairs import PromptPair
 from trainer.ranker import Ranker
 from trainer.recipe import Recipe, check_expectations
 from trainer.records import Records
+from trainer.report import write_report
 from trainer.split import seen_before, split_by_hash
 
 MEASURED_PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scikit-learn")
@@ -68,17 +71,19 @@ def run(
     pairs: Sequence[PromptPair] | None = None,
     backbone_folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Train, finish, write `out/checkpoint`; returns the metrics. Interrupted runs go on where `out/state` stands.
+    """Train, finish, write `out/checkpoint` and `out/report.md`; returns the metrics. Interrupted runs go on where `out/state` stands.
 
     backbone_folder: a local copy of the configured backbone, where the hub is out of reach.
     Of several processes only the main one finishes and writes; the others return nothing ({}).
     """
     config = recipe.config
+    check_servable(config)
     commit = _commit()  # before hours pass and the repository moves on
+    findings = check_data(records, config, recipe.length_tokenizer or records.length_label)
     parts = split_examples(to_examples(records, seed=config.seed), config)
     unseen = zero_shot_parts(recipe, parts)  # opened now: a missing file must not cost a training run
     torch.manual_seed(config.seed)  # a backbone's new head is drawn at random
-    ranker = Ranker.load(backbone_folder or config.backbone, config.max_tokens)
+    ranker = Ranker.load(backbone_folder or config.backbone, config.max_tokens, layers=config.layers)
     chosen = parts.validation.take(_some_rows(len(parts.validation), config.validation_prompts, config.seed))
     data = loop.TrainingSet(
         token_ids=ranker.tokenize(parts.train.prompt),
@@ -87,6 +92,7 @@ def run(
         validation_token_ids=ranker.tokenize(chosen.prompt),
         validation_lengths=chosen.typical_tokens,
         pairs=_rows_of(pairs or (), parts.train.prompt) if config.pairs == "file" else (),
+        noise=parts.train.noise,
     )
     progress = loop.train(config, data, ranker, out / "state")
     if not PartialState().is_main_process:
@@ -106,14 +112,26 @@ def run(
             "steps": progress.step,
             "encoder_forwards": progress.encoded_prompts,
             "train_seconds": round(progress.train_seconds, 1),
+            "train_cpu_seconds": round(progress.train_cpu_seconds, 1),
             "history": progress.history,
         },
     )
     checkpoint = finish(ranker, parts, records, config, card, unseen)
     write_checkpoint(out / "checkpoint", checkpoint)
     write_model_card(out / "checkpoint", checkpoint.card, recipe)
+    write_report(out, checkpoint, train=parts.train, validation=parts.validation, test=parts.test, findings=findings)
     check_expectations(recipe, checkpoint.card.metrics)
     return checkpoint.card.metrics
+
+
+def check_servable(config: TrainConfig) -> None:
+    """Raise ConfigError for settings whose ranker a checkpoint cannot hold: one output, and a prompt's beginning, is the contract."""
+    if config.loss not in ONE_OUTPUT:
+        raise ConfigError(
+            f"loss {config.loss!r} is for comparisons: a checkpoint has one output; choose {', '.join(ONE_OUTPUT)}"
+        )
+    if config.truncation != "head":
+        raise ConfigError("truncation head_tail is for comparisons: a bundle reads the beginning of a prompt")
 
 
 def finish(

@@ -14,7 +14,7 @@ from trainer.batches import file_pairs, in_batch_pairs
 from trainer.calibrate import calibrate
 from trainer.errors import DataError
 from trainer.evaluate import metrics_by_source, rank_metrics
-from trainer.loss import margin_ranking_loss
+from trainer.losses.margin import margin_ranking_loss
 from trainer.model_effects import to_examples
 from trainer.pairs import all_pairs, read_pair_file, sampled_pairs, write_pair_file
 from trainer.records import Records

@@ -20,6 +20,7 @@ from trainer.__main__ import main
 from trainer.checkpoint import read_checkpoint, write_checkpoint
 from trainer.config import TrainConfig
 from trainer.errors import CheckpointError, ConfigError, DataError, TrainerError
+from trainer.losses.objective import Target
 from trainer.model_effects import to_examples
 from trainer.pairs import read_pair_file
 from trainer.ranker import Ranker
@@ -93,19 +94,19 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 
     interrupted = Ranker.load(tiny_backbone, 32)
     seen = 0
-    real = loop.margin_ranking_loss
+    real = loop.make_target
 
-    def stop_in_the_second_epoch(*arguments: object, **options: object) -> torch.Tensor:
+    def stop_in_the_second_epoch(*arguments: object, **options: object) -> Target:
         nonlocal seen
         seen += 1
         if seen == whole.step * 3 // 4:
             raise StopAfter
         return real(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "margin_ranking_loss", stop_in_the_second_epoch)
+    monkeypatch.setattr(loop, "make_target", stop_in_the_second_epoch)
     with pytest.raises(StopAfter):
         loop.train(config, training_set(config, interrupted, records), interrupted, tmp_path / "killed")
-    monkeypatch.setattr(loop, "margin_ranking_loss", real)
+    monkeypatch.setattr(loop, "make_target", real)
 
     resumed = Ranker.load(tiny_backbone, 32)
     second = loop.train(config, training_set(config, resumed, records), resumed, tmp_path / "killed")
@@ -233,20 +234,20 @@ def test_a_run_stopped_right_after_an_epoch_goes_on(
     config = tiny_config(tiny_backbone, epochs=2, evaluations_per_epoch=evaluations)
     ranker = Ranker.load(tiny_backbone, 32)
     data = training_set(config, ranker, records)
-    real, losses = loop.margin_ranking_loss, 0
+    real, losses = loop.make_target, 0
     steps = len(loop._batches(config, data, 0))
 
-    def stop_at_the_second_epoch(*arguments: object, **options: object) -> torch.Tensor:
+    def stop_at_the_second_epoch(*arguments: object, **options: object) -> Target:
         nonlocal losses
         losses += 1
         if losses == steps + 1:
             raise StopAfter
         return real(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "margin_ranking_loss", stop_at_the_second_epoch)
+    monkeypatch.setattr(loop, "make_target", stop_at_the_second_epoch)
     with pytest.raises(StopAfter):
         loop.train(config, data, ranker, tmp_path)
-    monkeypatch.setattr(loop, "margin_ranking_loss", real)
+    monkeypatch.setattr(loop, "make_target", real)
     ranker = Ranker.load(tiny_backbone, 32)
     progress = loop.train(config, data, ranker, tmp_path)
     assert progress.step == steps + len(loop._batches(config, data, 1))

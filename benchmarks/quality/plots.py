@@ -1,0 +1,141 @@
+"""The plots of docs/quality.md as SVG text: the same figures give the same bytes, readable on a light and on a dark page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.quality.cost import OURS, REFERENCE
+from benchmarks.quality.results import Figures
+from benchmarks.quality.tables import methods_of, rows_of_experiment, transfer_grid
+
+INK = "#7a7a7a"
+"""4.3 : 1 on white and 4.2 : 1 on a dark page's #0d1117."""
+COLOURS = {REFERENCE: "#d1495b", OURS: "#2a8fbd"}
+OTHER_COLOURS = ("#b8860b", "#5b9a4a", "#8a63b5", "#c06a2b", "#4a9a94", "#b05a8a")
+
+_STYLE: dict[Any, Any] = {  # matplotlib types the keys as literals
+    "svg.hashsalt": "quality",  # else every run gives other ids
+    "svg.fonttype": "none",  # text stays text: searchable, and checked by a test
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+_COLUMNS = 3
+
+
+def cost_plot(document: Figures) -> str | None:
+    """Validation tau-b against CPU seconds of training, a panel per experiment and data set, a line per seed. None without runs."""
+    panels: dict[tuple[str, str], list[Figures]] = {}
+    for run in document["cost"]:
+        panels.setdefault((run["experiment"], run["dataset"]), []).append(run)
+    if not panels:
+        return None
+    across, down = min(len(panels), _COLUMNS), -(-len(panels) // _COLUMNS)
+
+    def draw(figure: Figure) -> None:
+        for number, ((experiment, dataset), runs) in enumerate(panels.items(), start=1):
+            axes = figure.add_subplot(down, across, number)
+            for run in runs:
+                for method, curve in ((REFERENCE, run["reference_curve"]), (OURS, run["our_curve"])):
+                    axes.plot(
+                        [point[0] for point in curve],
+                        [point[2] for point in curve],
+                        color=COLOURS[method],
+                        marker=".",
+                        linewidth=1,
+                        label=method if run is runs[0] else None,
+                    )
+                axes.axhline(run["tau"], color=COLOURS[REFERENCE], linewidth=0.6, linestyle=":")
+            axes.set_xscale("log")
+            axes.set_title(f"{dataset} ({experiment})", fontsize=9)
+            axes.set_xlabel("CPU seconds of training")
+            axes.set_ylabel("validation tau-b")
+            axes.legend(loc="lower right")
+
+    return _svg((3.4 * across, 2.8 * down), draw)
+
+
+def wide_plot(document: Figures) -> str | None:
+    """Test tau-b of every method on every set of the wide table, with the ceiling as a bar. None without that table."""
+    rows = rows_of_experiment(document, "wide")
+    if not rows:
+        return None
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    others = [method for method in methods_of(rows) if method not in COLOURS]
+    colour = {**dict(zip(others, [*OTHER_COLOURS] * len(others), strict=False)), **COLOURS}
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for method in methods_of(rows):
+            own = [row for row in rows if row["method"] == method]
+            places = [datasets.index(row["dataset"]) for row in own]
+            size = 28 if method in COLOURS else 14
+            axes.scatter([row["tau"] for row in own], places, color=colour[method], s=size, label=method, zorder=3)
+        ceilings = {row["dataset"]: row["ceiling"] for row in rows if row["ceiling"] is not None}
+        if ceilings:
+            places = [datasets.index(name) for name in ceilings]
+            axes.scatter(list(ceilings.values()), places, color=INK, marker="|", s=120, label="ceiling")
+        axes.set_yticks(range(len(datasets)), datasets)
+        axes.set_ylim(len(datasets) - 0.5, -0.5)
+        axes.axvline(0, color=INK, linewidth=0.6)
+        axes.grid(axis="y", color=INK, alpha=0.25, linewidth=0.5)
+        axes.set_xlabel("tau-b on held-out prompts")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+    return _svg((9.5, 1.2 + 0.27 * len(datasets)), draw)
+
+
+def across_plot(document: Figures) -> str | None:
+    """tau-b by the set learned from (down) and the set judged on (across); on the diagonal they are the same. None without transfer."""
+    grid = transfer_grid(document["across"])
+    if grid is None:
+        return None
+    learned, judged, tau = grid
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        values = [[tau.get((one, other), float("nan")) for other in judged] for one in learned]
+        # Not imshow: it would put an image into the file, whose bytes depend on the library that packs it.
+        axes.pcolormesh(np.ma.masked_invalid(values), cmap="viridis", vmin=0, vmax=max(tau.values()))
+        for down, one in enumerate(learned):
+            for across, other in enumerate(judged):
+                if (one, other) in tau:
+                    dark = tau[one, other] < 0.6 * max(tau.values())
+                    colour = "white" if dark else "black"
+                    axes.text(
+                        across + 0.5, down + 0.5, f"{tau[one, other]:.2f}", ha="center", va="center", color=colour, fontsize=8
+                    )
+        axes.set_yticks([place + 0.5 for place in range(len(learned))], learned)
+        axes.set_xticks([place + 0.5 for place in range(len(judged))], judged, rotation=40, ha="right")
+        axes.invert_yaxis()
+        axes.set_xlabel("judged on")
+        axes.set_ylabel("learned from")
+
+    return _svg((2.6 + 0.75 * len(judged), 2.0 + 0.4 * len(learned)), draw)
+
+
+PLOTS: Mapping[str, Callable[[Figures], str | None]] = {"cost": cost_plot, "wide": wide_plot, "across": across_plot}
+"""Name of the file under docs/quality, without .svg."""
+
+
+def _svg(inches: tuple[float, float], draw: Callable[[Figure], None]) -> str:
+    """Not through pyplot: no state outside, no display."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=inches, layout="constrained")
+        draw(figure)
+        text = io.StringIO()
+        # Date and Creator would differ between two runs of the same figures.
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return text.getvalue()

@@ -1,0 +1,16 @@
+"""ListMLE (Xia et al. 2008): the likelihood of the whole order of a batch under a Plackett-Luce model of the scores."""
+
+from __future__ import annotations
+
+import torch
+
+
+def listmle_loss(scores: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Mean negative log likelihood per prompt of the order of `lengths`, the longest first.
+
+    scores, lengths: float[batch]. Prompts of equal length keep the order in which they come, which is random in training.
+    """
+    ordered = scores[torch.argsort(lengths, descending=True, stable=True)]
+    # logsumexp over each prompt and all that come after it.
+    rest = torch.logcumsumexp(ordered.flip(0), dim=0).flip(0)
+    return (rest - ordered).mean()
