@@ -33,7 +33,8 @@ TokenLists = Sequence[npt.NDArray[np.int64]]
 @dataclass(frozen=True)
 class TrainingSet:
     """Tokenised prompts to learn from and to choose by. lengths and weights are float[n]; pairs are rows, longer first, file mode
-    only. noise is float[n], the standard deviation of log tokens between responses to one prompt, where it is known."""
+    only. noise is float[n], the standard deviation of log tokens between responses to one prompt, where it is known.
+    source is int64[n], a number for each data set."""
 
     token_ids: TokenLists
     lengths: FloatArray
@@ -42,14 +43,15 @@ class TrainingSet:
     validation_lengths: FloatArray
     pairs: Sequence[tuple[int, int]] = ()
     noise: FloatArray | None = None
+    source: npt.NDArray[np.int64] | None = None
 
     def sha256(self) -> str:
         """Hash of everything that steers training, so that a run is not resumed on other data."""
         digest = hashlib.sha256()
         for token_ids in (self.token_ids, self.validation_token_ids):
             digest.update(np.array([len(ids) for ids in token_ids]).tobytes() + b"".join(ids.tobytes() for ids in token_ids))
-        noise = np.empty(0) if self.noise is None else self.noise
-        for values in (self.lengths, self.weights, self.validation_lengths, np.asarray(self.pairs, dtype=np.int64), noise):
+        optional = [np.empty(0) if values is None else values for values in (self.noise, self.source)]
+        for values in (self.lengths, self.weights, self.validation_lengths, np.asarray(self.pairs, dtype=np.int64), *optional):
             digest.update(values.tobytes())
         return digest.hexdigest()
 
@@ -89,6 +91,7 @@ def train(config: TrainConfig, data: TrainingSet, ranker: Ranker, state_folder: 
     scale = LengthScale.of(data.lengths)
     objective = objective_of(config, data.lengths)
     noise = data.noise if data.noise is not None else np.zeros(len(data.lengths))
+    source = data.source if data.source is not None else np.zeros(len(data.lengths), dtype=np.int64)
     ranker.to_score = objective.score
     ranker.model.to(accelerator.device)
     model, optimizer = accelerator.prepare(ranker.model, optimizer)
@@ -116,6 +119,9 @@ def train(config: TrainConfig, data: TrainingSet, ranker: Ranker, state_folder: 
                     batch.shorter,
                     scale,
                     noise[batch.rows],
+                    np.where(
+                        source[batch.rows[batch.longer]] == source[batch.rows[batch.shorter]], 1.0, config.cross_source_weight
+                    ),
                     outputs.device,
                 )
                 loss = objective.loss(outputs, target)

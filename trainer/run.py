@@ -33,6 +33,7 @@ from trainer.records import Records
 from trainer.report import write_report
 from trainer.split import seen_before, split_by_hash
 
+LEAST_ZERO_SHOT_PROMPTS = 1000
 MEASURED_PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scikit-learn")
 
 
@@ -93,6 +94,7 @@ def run(
         validation_lengths=chosen.typical_tokens,
         pairs=_rows_of(pairs or (), parts.train.prompt) if config.pairs == "file" else (),
         noise=parts.train.noise,
+        source=np.unique(parts.train.source, return_inverse=True)[1],
     )
     progress = loop.train(config, data, ranker, out / "state")
     if not PartialState().is_main_process:
@@ -173,11 +175,17 @@ def finish(
 
 
 def zero_shot_parts(recipe: Recipe, parts: Parts) -> dict[str, Examples]:
-    """Of each zero-shot set the prompts that a run trained on it would hold out, less those that this run learns from."""
+    """Of each zero-shot set the prompts that a run trained on it would hold out, less those that this run learns from.
+
+    A set whose held-out part is too small to say much is judged whole: nothing of it is learned from anyway.
+    """
     known = parts.train.prompt + parts.validation.prompt
     unseen = {}
     for source in recipe.zero_shot:
-        test = split_examples(to_examples(source.load(), seed=recipe.config.seed), recipe.config).test
+        whole = to_examples(source.load(), seed=recipe.config.seed)
+        test = split_examples(whole, recipe.config).test
+        if len(test) < LEAST_ZERO_SHOT_PROMPTS:
+            test = whole
         unseen[source.name] = test.take(np.nonzero(~seen_before(test.prompt, known, recipe.config.similarity))[0])
     return unseen
 

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import trainer
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError
 from trainer.local import LocalSource
 from trainer.model_effects import Examples, to_examples
+from trainer.recipe import read_recipe
 from trainer.records import Records
 from trainer.repeat_noise import fit_noise_curve
 from trainer.run import Parts, split_examples
@@ -24,6 +26,7 @@ Sets = dict[str, dict[str, Any]]
 """Name of every set to how its files are read."""
 
 REGISTRY = Path(__file__).with_name("datasets.toml")
+RECIPES = Path(trainer.__file__).with_name("recipes")
 SUBSET_SEED = 0
 """Which prompts a stated subset keeps. Not the seed of a run: all rows of a table learn from the same prompts."""
 
@@ -61,6 +64,8 @@ def registry(path: Path = REGISTRY) -> Sets:
 
 def load_records(name: str, folder: Path, sets: Sets) -> Records:
     """All rows of a set. Raises ConfigError for a name that the registry lacks."""
+    if "recipe" in sets.get(name, {}):
+        return read_recipe(RECIPES / f"{sets[name]['recipe']}.toml", folder).records()
     return _source(name, folder, sets).load()
 
 

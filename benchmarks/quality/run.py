@@ -26,6 +26,7 @@ from benchmarks.stamp import make_stamp
 from trainer.errors import ExpectationError, TrainerError
 from trainer.evaluate import rank_metrics
 from trainer.intervals import tau_interval
+from trainer.split import seen_before
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -105,6 +106,7 @@ def _one(run: Run, flags: argparse.Namespace) -> None:
     sets = registry()
     dataset = load_dataset(run.dataset, flags.data, run.subset, sets, models=run.train_models)
     path = result_path(flags.runs, run)
+    path.parent.mkdir(parents=True, exist_ok=True)
     state = path.with_suffix(".state")
     fitted = fit(run, dataset.parts, flags.backbone, state)
     test = dataset.parts.test
@@ -155,7 +157,7 @@ def _ceiling(dataset: Dataset) -> dict[str, Any] | None:
     test = dataset.parts.test
     if dataset.repeats is not None:
         return asdict(ceiling.of_single_response(test.typical_tokens, dataset.repeats[:, 1:]))
-    if len(set(dataset.records.model)) < 2:
+    if len(set(dataset.records.model)) < 2 or len(set(dataset.records.source)) > 1:
         return None
     kept = set(test.prompt)
     rows = [row for row, prompt in enumerate(dataset.records.prompt) if prompt in kept]
@@ -167,11 +169,11 @@ def _transfer(run: Run, dataset: Dataset, fitted: Fitted, flags: argparse.Namesp
     judged = {name: load_dataset(name, flags.data, run.subset, sets) for name in run.transfer_to if name != run.dataset}
     if run.train_models == "seen":
         judged["unseen models"] = load_dataset(run.dataset, flags.data, run.subset, sets, models="unseen")
-    learned = set(dataset.parts.train.prompt) | set(dataset.parts.validation.prompt)
+    learned = dataset.parts.train.prompt + dataset.parts.validation.prompt
     figures = {}
     for name, other in judged.items():
         test = other.parts.test
-        test = test.take(np.array([row for row, prompt in enumerate(test.prompt) if prompt not in learned], dtype=np.int64))
+        test = test.take(np.nonzero(~seen_before(test.prompt, learned, run.subset.similarity))[0])
         figures[name] = {**_figures(fitted.score(test.prompt), test.typical_tokens), "prompts": len(test)}
     return figures
 

@@ -112,9 +112,12 @@ def make_target(
     shorter: npt.NDArray[np.int64],
     scale: LengthScale,
     noise: FloatArray,
+    pair_weight: FloatArray,
     device: torch.device,
 ) -> Target:
-    """Tensors on `device`. lengths, weight, noise: float[batch]; noise is the standard deviation of log tokens between repeats."""
+    """Tensors on `device`. lengths, weight, noise: float[batch]; noise is the standard deviation of log tokens between repeats.
+
+    pair_weight: float[pairs], multiplied by the weights of both prompts."""
     log_tokens = np.log(lengths)
     spread = np.sqrt(noise[longer] ** 2 + noise[shorter] ** 2)
     gap = log_tokens[longer] - log_tokens[shorter]
@@ -131,7 +134,7 @@ def make_target(
         weight=tensor(weight),
         longer=torch.from_numpy(longer).to(device),
         shorter=torch.from_numpy(shorter).to(device),
-        pair_weight=tensor(weight[longer] * weight[shorter]),
+        pair_weight=tensor(pair_weight * weight[longer] * weight[shorter]),
         certainty=torch.special.ndtr(tensor(sure)),
     )
 
