@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality.datasets import Subset
+from benchmarks.quality.datasets import Subset, registry
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError
+
+EVERY = "every"
+"""In place of a list of sets: all that datasets.toml reads from a file of their own."""
 
 KINDS = ("arrival", "max_tokens", "prompt_length", "ngram", "trees", "encoder", "checkpoint")
 
@@ -102,9 +105,13 @@ def _runs(entry: dict[str, Any], raw: dict[str, Any], path: Path) -> list[Run]:
             transfer_to=tuple(entry.get("transfer_to", ())),
             expect_tau=expected,
         )
-        for dataset in entry["datasets"]
+        for dataset in (_every_set() if entry["datasets"] == EVERY else entry["datasets"])
         for seed in entry.get("seeds", [0])
     ]
+
+
+def _every_set() -> list[str]:
+    return [name for name, entry in registry().items() if "path" in entry]
 
 
 def _only(table: dict[str, Any], known: set[str], path: Path) -> None:
