@@ -33,13 +33,15 @@ SUBSET_SEED = 0
 
 @dataclass(frozen=True)
 class Subset:
-    """How a set is split and how much of each part is used. A limit of 0 keeps all."""
+    """How a set is split and how much of each part is used. A limit of 0 keeps all. transfer_prompts: held-out prompts of
+    each further set that a run is judged on."""
 
     validation_share: float = 0.1
     test_share: float = 0.3
     train_prompts: int = 2000
     validation_prompts: int = 400
     test_prompts: int = 2000
+    transfer_prompts: int = 500
     similarity: float = 0.8
 
 

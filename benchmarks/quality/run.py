@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,8 @@ def _ceiling(dataset: Dataset) -> dict[str, Any] | None:
 
 def _transfer(run: Run, dataset: Dataset, fitted: Fitted, flags: argparse.Namespace, sets: Sets) -> dict[str, Any]:
     """Figures on test prompts of other sets, and on the models that a run did not learn from."""
-    judged = {name: load_dataset(name, flags.data, run.subset, sets) for name in run.transfer_to if name != run.dataset}
+    subset = replace(run.subset, test_prompts=run.subset.transfer_prompts)
+    judged = {name: load_dataset(name, flags.data, subset, sets) for name in run.transfer_to if name != run.dataset}
     if run.train_models == "seen":
         judged["unseen models"] = load_dataset(run.dataset, flags.data, run.subset, sets, models="unseen")
     learned = dataset.parts.train.prompt + dataset.parts.validation.prompt
