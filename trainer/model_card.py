@@ -17,6 +17,16 @@ _SCORERS = (
 _COLUMNS = ("prompts", "tau_b", "pair_accuracy", "filtered_pair_accuracy")
 
 
+_LOSS_WORDS = {
+    "margin": "pairwise margin ranking loss (arXiv 2510.03243)",
+    "logistic": "pairwise logistic loss",
+    "soft_logistic": "pairwise logistic loss, softened by how much repeated responses differ",
+    "regression": "squared error of the standardised log length",
+    "margin_regression": "pairwise margin ranking loss (arXiv 2510.03243) plus squared error of the standardised log length",
+    "listmle": "listwise likelihood loss (ListMLE)",
+}
+
+
 def write_model_card(folder: Path, card: RankerCard, recipe: Recipe) -> None:
     """Write `folder/README.md` in the hub's model card form."""
     (folder / "README.md").write_text(render_model_card(card, recipe), encoding="utf-8")
@@ -34,8 +44,8 @@ def render_model_card(card: RankerCard, recipe: Recipe) -> str:
         f"# {card.name}",
         "",
         "Ranks prompts by the length of the response they will bring: a higher score means a longer expected response. A",
-        f"sequence-classification head with one output on {config.get('backbone', 'an encoder')}, reading the first {card.max_tokens}",
-        "tokens of a prompt; pairwise margin ranking loss (arXiv 2510.03243). Beside it, `ngram.npy` holds a linear scorer on hashed",
+        f"sequence-classification head with one output on {_backbone(config)}, reading the first {card.max_tokens}",
+        f"tokens of a prompt; {_LOSS_WORDS[config.get('loss', 'margin')]}. Beside it, `ngram.npy` holds a linear scorer on hashed",
         "token n-grams, the cheap tier.",
         "",
         "## Data",
@@ -92,3 +102,8 @@ def render_model_card(card: RankerCard, recipe: Recipe) -> str:
 def _row(source: str, label: str, figures: dict[str, Any]) -> str:
     prompts, *rest = (figures[column] for column in _COLUMNS)
     return f"| {source} | {label} | {prompts:,} | " + " | ".join(f"{value:.3f}" for value in rest) + " |"
+
+
+def _backbone(config: dict[str, Any]) -> str:
+    name, layers = str(config.get("backbone", "an encoder")), config.get("layers", 0)
+    return f"the first {layers} layers of {name}" if layers else name

@@ -21,8 +21,10 @@ import torch
 from benchmarks.quality import ceiling
 from benchmarks.quality.datasets import Dataset, Sets, load_dataset, registry
 from benchmarks.quality.experiment import Run, read_experiment
+from benchmarks.quality.recalibration import recalibration
 from benchmarks.quality.scorers import Fitted, fit
 from benchmarks.stamp import make_stamp
+from trainer.checkpoint import read_checkpoint
 from trainer.errors import ExpectationError, TrainerError
 from trainer.evaluate import rank_metrics
 from trainer.intervals import tau_interval
@@ -126,6 +128,7 @@ def _one(run: Run, flags: argparse.Namespace) -> None:
         **figures,
         "ceiling": _ceiling(dataset),
         **fitted.training,
+        **_recalibration(run, dataset, fitted, scores),
         "transfer": _transfer(run, dataset, fitted, flags, sets),
         "stamp": stamp,
     }
@@ -162,6 +165,16 @@ def _ceiling(dataset: Dataset) -> dict[str, Any] | None:
     kept = set(test.prompt)
     rows = [row for row, prompt in enumerate(dataset.records.prompt) if prompt in kept]
     return asdict(ceiling.of_typical(dataset.records.take(rows)))
+
+
+def _recalibration(run: Run, dataset: Dataset, fitted: Fitted, test_scores: FloatArray) -> dict[str, Any]:
+    """For a finished checkpoint, what its expected tokens are worth on this set."""
+    table = read_checkpoint(Path(run.start)).card.calibration if run.kind == "checkpoint" else None
+    if table is None:
+        return {}
+    validation = dataset.parts.validation
+    scores = fitted.score(validation.prompt)
+    return {"recalibration": recalibration(table, scores, validation, test_scores, dataset.parts.test)}
 
 
 def _transfer(run: Run, dataset: Dataset, fitted: Fitted, flags: argparse.Namespace, sets: Sets) -> dict[str, Any]:

@@ -192,3 +192,20 @@ def test_the_committed_experiments_are_well_formed() -> None:
             assert run.kind in ("arrival", "max_tokens") or run.expect_tau != (-1.0, 1.0), (
                 f"{path.stem}/{run.name} expects nothing"
             )
+
+
+def test_a_few_prompts_of_a_set_repair_expected_tokens_and_not_the_order(
+    folder: Path, tiny_backbone: Path, tiny_checkpoint: Path
+) -> None:
+    path = folder / "small.toml"
+    (folder / "data" / "one.parquet").unlink()
+    base = make_records(400)
+    # The same prompts, answered five times as long as the checkpoint learned.
+    Records.build(base.prompt, base.response_tokens * 5, weight=base.response_tokens.tolist()).save(folder / "data" / "one.parquet")
+    path.write_text(EXPERIMENT.replace('kind = "prompt_length"', f'kind = "checkpoint"\nstart = "{tiny_checkpoint}"'))
+    assert quality_run.main(words(folder, tiny_backbone, "--only", "one.prompt_length.0")) == 0
+    before, after = (result(folder, "one.prompt_length.0")["recalibration"][key] for key in ("own", "anew"))
+    assert before["factor"] == pytest.approx(5, rel=0.2)
+    assert before["covered"] < 0.3
+    assert after["factor"] < 1.3
+    assert after["covered"] > 0.7

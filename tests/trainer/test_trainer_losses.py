@@ -17,6 +17,7 @@ from trainer.losses.logistic import logistic_loss
 from trainer.losses.names import LOSSES, ONE_OUTPUT
 from trainer.losses.objective import BUCKETS, LengthScale, make_objective, make_target
 from trainer.losses.regression import regression_loss
+from trainer.model_card import _LOSS_WORDS
 from trainer.pairs import all_pairs, clear_of_noise
 from trainer.repeat_noise import fit_noise_curve
 from trainer.run import check_servable
@@ -166,3 +167,7 @@ def test_pairs_within_the_noise_are_left_out() -> None:
     # Differences 1, 1.1 and 0.1; deviations 0.5, 0.5 and 0.57.
     assert clear_of_noise(lengths, noise, longer, shorter, 1.0).tolist() == [True, True, False]
     assert clear_of_noise(lengths, noise, longer, shorter, 2.1).tolist() == [False, True, False]
+
+
+def test_the_model_card_has_words_for_every_loss_of_a_checkpoint() -> None:
+    assert set(_LOSS_WORDS) == set(ONE_OUTPUT)
