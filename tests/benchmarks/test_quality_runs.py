@@ -207,5 +207,5 @@ def test_a_few_prompts_of_a_set_repair_expected_tokens_and_not_the_order(
     before, after = (result(folder, "one.prompt_length.0")["recalibration"][key] for key in ("own", "anew"))
     assert before["factor"] == pytest.approx(5, rel=0.2)
     assert before["covered"] < 0.3
-    assert after["factor"] < 1.3
+    assert after["factor"] < 2
     assert after["covered"] > 0.7
