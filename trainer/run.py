@@ -86,16 +86,8 @@ def run(
     torch.manual_seed(config.seed)  # a backbone's new head is drawn at random
     ranker = Ranker.load(backbone_folder or config.backbone, config.max_tokens, layers=config.layers)
     chosen = parts.validation.take(_some_rows(len(parts.validation), config.validation_prompts, config.seed))
-    data = loop.TrainingSet(
-        token_ids=ranker.tokenize(parts.train.prompt),
-        lengths=parts.train.typical_tokens,
-        weights=parts.train.weight,
-        validation_token_ids=ranker.tokenize(chosen.prompt),
-        validation_lengths=chosen.typical_tokens,
-        pairs=_rows_of(pairs or (), parts.train.prompt) if config.pairs == "file" else (),
-        noise=parts.train.noise,
-        source=np.unique(parts.train.source, return_inverse=True)[1],
-    )
+    rows = _rows_of(pairs or (), parts.train.prompt) if config.pairs == "file" else ()
+    data = training_set(ranker, parts.train, chosen, rows)
     progress = loop.train(config, data, ranker, out / "state")
     if not PartialState().is_main_process:
         return {}
@@ -124,6 +116,22 @@ def run(
     write_report(out, checkpoint, train=parts.train, validation=parts.validation, test=parts.test, findings=findings)
     check_expectations(recipe, checkpoint.card.metrics)
     return checkpoint.card.metrics
+
+
+def training_set(
+    ranker: Ranker, train: Examples, validation: Examples, pairs: Sequence[tuple[int, int]] = ()
+) -> loop.TrainingSet:
+    """What the loop wants of examples. pairs: rows of `train`, the longer first, for file mode."""
+    return loop.TrainingSet(
+        token_ids=ranker.tokenize(train.prompt),
+        lengths=train.typical_tokens,
+        weights=train.weight,
+        validation_token_ids=ranker.tokenize(validation.prompt),
+        validation_lengths=validation.typical_tokens,
+        pairs=pairs,
+        noise=train.noise,
+        source=np.unique(train.source, return_inverse=True)[1],
+    )
 
 
 def check_servable(config: TrainConfig) -> None:

@@ -17,7 +17,7 @@ from trainer import loop
 from trainer.ngram_fit import fit_ngram_weights, score_all
 from trainer.pairs import sampled_pairs
 from trainer.ranker import Ranker
-from trainer.run import Parts
+from trainer.run import Parts, training_set
 
 FloatArray = npt.NDArray[np.float64]
 Score = Callable[[Sequence[str]], FloatArray]
@@ -88,15 +88,7 @@ def _encoder(run: Run, parts: Parts, backbone: Path, state: Path) -> Fitted:
     if config.pairs == "file":
         drawn = sampled_pairs(parts.train.typical_tokens, per_prompt=PAIRS_PER_PROMPT, min_gap=config.min_gap, seed=config.seed)
         pairs = list(zip(*(side.tolist() for side in drawn), strict=True))
-    data = loop.TrainingSet(
-        token_ids=ranker.tokenize(parts.train.prompt),
-        lengths=parts.train.typical_tokens,
-        weights=parts.train.weight,
-        validation_token_ids=ranker.tokenize(parts.validation.prompt),
-        validation_lengths=parts.validation.typical_tokens,
-        pairs=pairs,
-        noise=parts.train.noise,
-    )
+    data = training_set(ranker, parts.train, parts.validation, pairs)
     progress = loop.train(config, data, ranker, state)
     return Fitted(
         lambda prompts: ranker.score(ranker.tokenize(prompts)),

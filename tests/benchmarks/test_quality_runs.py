@@ -209,3 +209,22 @@ def test_a_few_prompts_of_a_set_repair_expected_tokens_and_not_the_order(
     assert before["covered"] < 0.3
     assert after["factor"] < 2
     assert after["covered"] > 0.7
+
+
+def test_a_run_learns_with_the_settings_of_its_pairs(folder: Path, tiny_backbone: Path) -> None:
+    """Two sources in one set: when pairs across them count nothing, another ranker comes out."""
+    path = folder / "small.toml"
+    base = make_records(400)
+    sources = ["first" if row % 2 else "second" for row in range(len(base))]
+    Records.build(base.prompt, base.response_tokens, source=sources).save(folder / "data" / "many.parquet")
+    sets = {"many": {"path": "many.parquet", "source_column": "source"}}
+    within = '\n[[runs]]\nmethod = "within"\ndatasets = ["many"]\nsettings = { cross_source_weight = 0.0 }\n'
+    path.write_text(EXPERIMENT.replace('train_models = "seen"\ntransfer_to = ["one"]\n', "") + within)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality_run, "registry", lambda: sets)
+        for name in ("many.margin.0", "many.within.0"):
+            assert quality_run.main(words(folder, tiny_backbone, "--only", name)) == 0
+    across, inside = (
+        np.load(folder / "runs" / "small" / f"{name}.npz")["test_scores"] for name in ("many.margin.0", "many.within.0")
+    )
+    assert not np.allclose(across, inside)
