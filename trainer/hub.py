@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 from tqdm import tqdm
 
+from pars.text import chat_text
 from trainer.errors import DataError
 from trainer.lengths import LengthCounter
 from trainer.records import Records
@@ -82,11 +83,11 @@ def _instruction(row: Row) -> Turn:
 
 
 def _lmsys(row: Row) -> Turn:
-    """Conversations with GPT-4 of exactly one exchange."""
+    """Conversations with GPT-4 of exactly one exchange, as in the reference release. The text is the one that a server would score."""
     conversation = row["conversation"]
     if row["model"] != "gpt-4" or [turn["role"] for turn in conversation] != ["user", "assistant"]:
         return None
-    return conversation[0]["content"], conversation[1]["content"]
+    return chat_text(conversation), conversation[-1]["content"]
 
 
 HUB_SOURCES = {

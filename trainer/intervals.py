@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import kendalltau
+
+from trainer.resampled_tau import draw_counts, resampled_tau
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -38,13 +39,14 @@ def tau_interval_over_seeds(
     are, so the interval holds the luck of the seed as well.
     """
     rng = np.random.default_rng(seed)
-    taus = np.empty(resamples)
+    rows = np.empty((resamples, len(lengths)), dtype=np.int64)
+    runs = np.empty((resamples, len(scores_of_seed)), dtype=np.int64)
     for index in range(resamples):
-        rows = rng.integers(0, len(lengths), size=len(lengths))
-        runs = rng.integers(0, len(scores_of_seed), size=len(scores_of_seed))
-        of_run = {run: _tau_b(scores_of_seed[run][rows], lengths[rows]) for run in set(runs.tolist())}
-        taus[index] = np.mean([of_run[run] for run in runs.tolist()])
-    return percentile_interval(taus)
+        rows[index] = rng.integers(0, len(lengths), size=len(lengths))
+        runs[index] = rng.integers(0, len(scores_of_seed), size=len(scores_of_seed))
+    counts = draw_counts(rows, len(lengths))
+    taus = np.stack([resampled_tau(scores, lengths, counts) for scores in scores_of_seed])  # [runs, resamples]
+    return percentile_interval(np.take_along_axis(taus, runs.T, axis=0).mean(axis=0))
 
 
 def tau_resamples(
@@ -55,12 +57,9 @@ def tau_resamples(
     orderings: float[n] each; lengths: float[n], n >= 2. The difference of two columns is the paired bootstrap of the difference, which is
     much surer than two intervals side by side: what makes a draw of prompts hard makes it hard for both.
     """
-    rng = np.random.default_rng(seed)
-    taus = np.empty((resamples, len(orderings)))
-    for index in range(resamples):
-        rows = rng.integers(0, len(lengths), size=len(lengths))
-        taus[index] = [_tau_b(scores[rows], lengths[rows]) for scores in orderings]
-    return taus
+    rows = np.random.default_rng(seed).integers(0, len(lengths), size=(resamples, len(lengths)))
+    counts = draw_counts(rows, len(lengths))
+    return np.stack([resampled_tau(scores, lengths, counts) for scores in orderings], axis=1)
 
 
 def percentile_interval(values: FloatArray) -> Interval:
@@ -76,8 +75,3 @@ def half_width_of_no_order(prompts: int) -> float:
     a tau nearer to 0 than this cannot be told from none. prompts: at least 2.
     """
     return 1.96 * math.sqrt(2 * (2 * prompts + 5) / (9 * prompts * (prompts - 1)))
-
-
-def _tau_b(scores: FloatArray, lengths: FloatArray) -> float:
-    tau = float(kendalltau(scores, lengths, variant="b").statistic)
-    return 0.0 if np.isnan(tau) else tau

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pars.text import encodable
 from trainer.errors import DataError
 from trainer.lengths import LengthCounter
+from trainer.messages import conversation_texts
 from trainer.records import UNKNOWN, Records
 from trainer.tables import Columns, column, length_label, read_columns
-
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 _log = logging.getLogger(__name__)
 
@@ -22,12 +21,14 @@ _log = logging.getLogger(__name__)
 class LocalSource:
     """Where the rows are and what their columns are called.
 
-    Either `tokens_column` holds lengths, or `response_column` holds texts to be counted. `prompts_path` and `join_column` serve
-    data sets that keep each prompt once and its many responses in another file. Rows where `drop_column` is true are left out.
+    Either `tokens_column` holds lengths, or `response_column` holds texts to be counted. `messages_column` holds conversations, and
+    counts instead of `prompt_column`. `prompts_path` and `join_column` serve data sets that keep each prompt once and its many
+    responses in another file. Rows where `drop_column` is true are left out.
     """
 
     path: Path
     prompt_column: str = "prompt"
+    messages_column: str | None = None
     tokens_column: str = "response_tokens"
     response_column: str | None = None
     model_column: str | None = None
@@ -40,10 +41,11 @@ class LocalSource:
 
     @classmethod
     def of_records(cls, path: Path) -> LocalSource:
-        """A file with the column names of the contract, optional ones where it has them."""
+        """A file with the column names of the contract, optional ones where it has them; `messages` where it has no `prompt`."""
         names = read_columns(path)
         return cls(
             path,
+            messages_column="messages" if "messages" in names and "prompt" not in names else None,
             model_column="model" if "model" in names else None,
             weight_column="weight" if "weight" in names else None,
             source_column="source" if "source" in names else None,
@@ -55,9 +57,10 @@ class LocalSource:
         prompts = self._prompts(columns)
         lengths = self._lengths(columns, counter)
         dropped = self._dropped(columns, len(prompts))
+        no_prompt = "without a prompt" if self.messages_column is None else "without text from a user"
         causes = {
             "marked to be dropped": [index for index, drop in enumerate(dropped) if drop],
-            "without a prompt": [index for index, prompt in enumerate(prompts) if not dropped[index] and not prompt],
+            no_prompt: [index for index, prompt in enumerate(prompts) if not dropped[index] and not prompt],
             "without a response": [
                 index for index, prompt in enumerate(prompts) if not dropped[index] and prompt and not lengths[index]
             ],
@@ -83,21 +86,26 @@ class LocalSource:
     def _prompts(self, columns: Columns) -> list[str]:
         """The prompt of every row, "" where there is none."""
         if self.prompts_path is None:
-            values = column(columns, self.prompt_column, self.path)
+            return self._prompt_texts(columns, self.path)
+        if self.join_column is None:
+            raise DataError(f"{self.prompts_path}: joining prompts needs a join column that both files have")
+        prompts = read_columns(self.prompts_path)
+        keys = [str(key) for key in column(prompts, self.join_column, self.prompts_path)]
+        if len(set(keys)) != len(keys):
+            raise DataError(f"{self.prompts_path}: column {self.join_column!r} has a value twice")
+        text_of = dict(zip(keys, self._prompt_texts(prompts, self.prompts_path), strict=True))
+        return [text_of.get(str(key), "") for key in column(columns, self.join_column, self.path)]
+
+    def _prompt_texts(self, columns: Columns, path: Path) -> list[str]:
+        """Of the file that has the prompts, or the conversations: the text of every row, "" where there is none."""
+        if self.messages_column is not None:
+            texts = conversation_texts(column(columns, self.messages_column, path), self.messages_column, path)
         else:
-            if self.join_column is None:
-                raise DataError(f"{self.prompts_path}: joining prompts needs a join column that both files have")
-            prompts = read_columns(self.prompts_path)
-            keys = [str(key) for key in column(prompts, self.join_column, self.prompts_path)]
-            if len(set(keys)) != len(keys):
-                raise DataError(f"{self.prompts_path}: column {self.join_column!r} has a value twice")
-            text_of = dict(zip(keys, column(prompts, self.prompt_column, self.prompts_path), strict=True))
-            values = [text_of.get(str(key)) for key in column(columns, self.join_column, self.path)]
-        wrong = next((value for value in values if value is not None and not isinstance(value, str)), None)
-        if wrong is not None:
-            raise DataError(f"{self.path}: column {self.prompt_column!r} holds {type(wrong).__name__} values, expected texts")
-        # A lone surrogate, which JSON can spell, is no text; replaced here, as a server's JSON parser would have had to.
-        return [_SURROGATE.sub("\ufffd", value) if value and value.strip() else "" for value in values]
+            texts = column(columns, self.prompt_column, path)
+            wrong = next((text for text in texts if text is not None and not isinstance(text, str)), None)
+            if wrong is not None:
+                raise DataError(f"{path}: column {self.prompt_column!r} holds {type(wrong).__name__} values, expected texts")
+        return [encodable(text) if text and text.strip() else "" for text in texts]
 
     def _lengths(self, columns: Columns, counter: LengthCounter | None) -> list[float]:
         """The length of every row's response, 0 where there is none."""

@@ -14,6 +14,8 @@ from trainer.intervals import COVERAGE, Interval
 FloatArray = npt.NDArray[np.float64]
 
 BINS = 10
+LEAST_PROMPTS_IN_BIN = 10
+"""Fewer have no 90th percentile to speak of; a small test part gets fewer bins instead."""
 PROMISED_SHARE = 0.9
 """Of the responses at most as long as the expected 90th percentile."""
 
@@ -57,7 +59,8 @@ def reliability(scores: FloatArray, tokens: FloatArray, table: CalibrationTable)
     expected = np.interp(scores, table.scores, table.expected_tokens)
     expected_p90 = np.interp(scores, table.scores, table.expected_tokens_p90)
     # By score, which orders as the expectation does but for its flat stretches.
-    parts = [part for part in np.array_split(np.argsort(scores, kind="stable"), BINS) if len(part)]
+    bins = min(max(len(scores) // LEAST_PROMPTS_IN_BIN, 1), BINS)
+    parts = np.array_split(np.argsort(scores, kind="stable"), bins)
     within = int((tokens <= expected_p90).sum())
     proportion = binomtest(within, len(tokens)).proportion_ci(confidence_level=COVERAGE, method="wilson")
     return Reliability(

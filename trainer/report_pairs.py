@@ -11,6 +11,8 @@ FloatArray = npt.NDArray[np.float64]
 
 LEAST_RATIO = 2.0
 """Only pairs where one response is at least this many times the other: closer ones are mistakes of little weight."""
+LEAST_WRONG = 0.1
+"""In standard deviations of the score: below it two prompts are rather tied than in the wrong order."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def worst_pairs(scores: FloatArray, lengths: FloatArray, *, count: int = 10) -> 
         reach = np.searchsorted(ordered, ordered / LEAST_RATIO, side="right")  # how many rows are short enough, for each row
         wrong_by = np.where(reach > 0, highest[np.maximum(reach - 1, 0)] - scores[order], -np.inf)
         worst = int(wrong_by.argmax())
-        if wrong_by[worst] <= 0:
+        if wrong_by[worst] < LEAST_WRONG * spread:
             break
         partner = int(holder[reach[worst] - 1])
         pairs.append(WrongPair(int(order[worst]), int(order[partner]), float(wrong_by[worst]) / spread))

@@ -30,7 +30,7 @@ def plot_reliability(judged: Reliability, path: Path) -> None:
     axes.errorbar(expected, observed, [below, above], fmt="o", capsize=3, label="observed median, 10th to 90th percentile")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(LogFormatter())
-    axes.set_xlabel("expected tokens (median of a tenth of the test prompts)")
+    axes.set_xlabel("expected tokens (median of the bin's prompts)")
     axes.set_ylabel("tokens of the responses")
     axes.legend(fontsize="small")
     # The same figures make the same file: no date, no random ids. Text stays text.

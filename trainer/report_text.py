@@ -107,7 +107,7 @@ def _ordering_cells(ordering: Ordering) -> list[str]:
 
 def _mistakes(mistakes: list[Mistake]) -> list[str]:
     if not mistakes:
-        return [f"No pair whose lengths differ by a factor of {LEAST_RATIO:.0f} or more is in the wrong order."]
+        return [f"No pair whose lengths differ by a factor of {LEAST_RATIO:.0f} or more is clearly in the wrong order."]
     lines = [
         f"Of the pairs whose lengths differ by a factor of {LEAST_RATIO:.0f} or more, those in the wrongest order, each prompt once.",
         "Wrong by: how much higher the prompt with the shorter response is scored, in standard deviations of the score.",

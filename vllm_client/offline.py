@@ -18,14 +18,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-from pars.text import clip
+from pars.text import clip, encodable
 from vllm_client import requests
 from vllm_client.client import RankerClient
 from vllm_client.config import ClientConfig, check_timeout_ms
 from vllm_client.errors import RankerClientError
 from vllm_client.hook.engine_call import text_of
 from vllm_client.hook.host import hook_logger
-from vllm_client.hook.values import encodable
 from vllm_client.priority import dense_ranks
 from vllm_client.scores import Tier
 

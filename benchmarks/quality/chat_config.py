@@ -11,8 +11,9 @@ from trainer.errors import ConfigError, ExpectationError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """The row that it is about, and the lowest and highest change of tau-b against the prompt alone."""
+    """The row that it is about, and the lowest and highest change of tau-b against the first row of that question and set."""
 
+    question: str
     dataset: str
     way: str
     change: tuple[float, float]
@@ -25,6 +26,7 @@ class ChatConfig:
     seed: int
     prompts: int
     min_gap: float
+    resamples: int
     earlier_turns: int
     sets: tuple[str, ...]
     recipe: Path
@@ -47,7 +49,10 @@ def read_config(path: Path) -> ChatConfig:
 def check_expectations(config: ChatConfig, rows: Sequence[ChatRow]) -> None:
     """Raise ExpectationError for the first change of tau that lies outside its range, or is not there."""
     for each in config.expect:
-        changes = [row.change for row in rows if (row.dataset, row.way) == (each.dataset, each.way)]
+        of_row = {(row.question, row.dataset, row.way): row.change for row in rows}
+        change = of_row.get((each.question, each.dataset, each.way))
         low, high = each.change
-        if not changes or not all(low <= change <= high for change in changes):
-            raise ExpectationError(f"{each.dataset}, {each.way}: tau changes by {changes}, expected {low} to {high}")
+        if change is None or not low <= change <= high:
+            raise ExpectationError(
+                f"{each.question}, {each.dataset}, {each.way}: tau changes by {change}, expected {low} to {high}"
+            )

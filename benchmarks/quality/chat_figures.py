@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy.stats import kendalltau
 
 from trainer.evaluate import rank_metrics
-from trainer.intervals import COVERAGE, RESAMPLES, Interval, tau_interval
+from trainer.intervals import COVERAGE, Interval, tau_interval
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -21,7 +21,8 @@ class ChatRow:
     """question: what a set of rows is compared for. way: how the text was made. prompts: how many.
 
     change: of tau against the first row of the same question and set, with the interval of the difference on the same prompts.
-    unread: share of the texts in which the last user message begins where the ranker has stopped reading.
+    unread: share of the texts in which the last user message begins where the ranker has stopped reading. mean_tokens: of the
+    responses that the scores are judged by.
     """
 
     question: str
@@ -38,6 +39,7 @@ class ChatRow:
     filtered_pair_accuracy: float
     min_gap: float
     unread: float
+    mean_tokens: float
 
     def as_dict(self) -> dict[str, Any]:
         return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(self).items()}
@@ -53,14 +55,15 @@ def chat_row(
     *,
     base_lengths: FloatArray | None = None,
     min_gap: float,
+    resamples: int,
     unread: float = 0.0,
 ) -> ChatRow:
     """scores, base_scores, lengths: float[n], n >= 2, a prompt each. base_lengths: where the base is judged by other ones."""
     scores, base_scores = scores.round(SCORE_DIGITS), base_scores.round(SCORE_DIGITS)
     metrics = rank_metrics(scores, lengths, min_gap=min_gap)
-    interval = tau_interval(scores, lengths)
+    interval = tau_interval(scores, lengths, resamples=resamples)
     base = lengths if base_lengths is None else base_lengths
-    change = change_interval((base_scores, base), (scores, lengths))
+    change = change_interval((base_scores, base), (scores, lengths), resamples=resamples)
     return ChatRow(
         question=question,
         dataset=dataset,
@@ -76,11 +79,12 @@ def chat_row(
         filtered_pair_accuracy=metrics.filtered_pair_accuracy,
         min_gap=min_gap,
         unread=unread,
+        mean_tokens=float(lengths.mean()),
     )
 
 
 def change_interval(
-    before: tuple[FloatArray, FloatArray], after: tuple[FloatArray, FloatArray], *, seed: int = 0, resamples: int = RESAMPLES
+    before: tuple[FloatArray, FloatArray], after: tuple[FloatArray, FloatArray], *, resamples: int, seed: int = 0
 ) -> Interval:
     """Interval of the difference of two tau-b on the same prompts, which every resample draws for both.
 

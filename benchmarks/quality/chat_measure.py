@@ -108,6 +108,7 @@ def _by_way(
             base,
             prompts.examples.typical_tokens,
             min_gap=config.min_gap,
+            resamples=config.resamples,
             unread=unread_share(ranker, texts[name], [chat.prompt for chat in chats]),
         )
         for name in ways
@@ -117,7 +118,8 @@ def _by_way(
 def unread_share(ranker: Ranker, texts: Sequence[str], prompts: Sequence[str]) -> float:
     """Share of the texts of which the ranker reads no token of the prompt that they hold. texts, prompts: equally many."""
     # The prompt ends a text that it does not begin, so its last place is its own, however short it is.
-    before = [text[: text.rfind(prompt)] if not text.startswith(prompt) else "" for text, prompt in zip(texts, prompts, strict=True)]
+    starts = [0 if text.startswith(prompt) else text.rfind(prompt) for text, prompt in zip(texts, prompts, strict=True)]
+    before = [text[:start] for text, start in zip(texts, starts, strict=True)]
     return float(np.mean([len(ids) >= ranker.max_tokens for ids in ranker.tokenize(before)]))
 
 
@@ -133,7 +135,15 @@ def _temperatures(config: ChatConfig, ranker: Ranker, prompts: Prompts, data_fol
         first = lengths if first is None else first
         rows.append(
             chat_row(
-                TEMPERATURE, prompts.name, name, scores, scores, lengths, base_lengths=first, min_gap=config.min_gap, unread=0.0
+                TEMPERATURE,
+                prompts.name,
+                name,
+                scores,
+                scores,
+                lengths,
+                base_lengths=first,
+                min_gap=config.min_gap,
+                resamples=config.resamples,
             )
         )
     return rows

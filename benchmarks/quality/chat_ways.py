@@ -68,14 +68,12 @@ class Chat:
     prompt: str
     earlier: tuple[Turn, ...] = ()
 
-    def messages(self, system: str = "") -> list[dict[str, str]]:
+    def messages(self, system: str) -> list[dict[str, str]]:
         """As a server gets them."""
-        turns = [({"role": "user", "content": turn.user}, {"role": "assistant", "content": turn.reply}) for turn in self.earlier]
-        return [
-            *([{"role": "system", "content": system}] if system else []),
-            *(message for turn in turns for message in turn),
-            {"role": "user", "content": self.prompt},
-        ]
+        said = [("system", system)]
+        for turn in self.earlier:
+            said += [("user", turn.user), ("assistant", turn.reply)]
+        return [{"role": role, "content": content} for role, content in (*said, ("user", self.prompt))]
 
 
 Way = Callable[[Chat], str]
@@ -100,7 +98,14 @@ WAYS: Mapping[str, Way] = {
 }
 """Name → text. Everything is joined with a newline; "prompt" is the last user message."""
 
-FOLLOW_UPS = ("In French, please.", "Try again.", "Again, in other words.", "Rewrite it for children.", "Can you redo that?", "as a list")
+FOLLOW_UPS = (
+    "In French, please.",
+    "Try again.",
+    "Again, in other words.",
+    "Rewrite it for children.",
+    "Can you redo that?",
+    "as a list",
+)
 """Ask for the last answer in another form, which is about as long as that answer was."""
 
 FOLLOW_UP_WAYS: Mapping[str, Way] = {

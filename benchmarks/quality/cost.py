@@ -11,7 +11,10 @@ from typing import Any
 from benchmarks.quality.results import Result
 
 REFERENCE, OURS = "reference", "ours"
-"""The methods that are set side by side wherever an experiment has both."""
+"""The reference is set beside every other encoder of the same experiment, data set and seed; the ratios are those of `OURS`."""
+
+EXPERIMENT = "cost"
+"""Where there is such an experiment, only its runs are compared: it evaluates often, so that the time is known well."""
 
 Point = Mapping[str, float]
 Curve = list[list[float]]
@@ -19,33 +22,36 @@ Curve = list[list[float]]
 
 @dataclass(frozen=True)
 class SideBySide:
-    """tau: the best validation tau-b of the reference. Ours reaches it at the first evaluation that is as good; None: never.
+    """tau: the best validation tau-b of the reference. The method reaches it at the first evaluation that is as good; None: never.
 
-    …_cpu_seconds, …_forwards: CPU time of training and prompts encoded up to the reference's best evaluation, and up to ours.
+    …cpu_seconds, …forwards: CPU time of training and prompts encoded up to the reference's best evaluation, and up to that of the method.
     curves: [CPU seconds, encoded prompts, validation tau-b] of every evaluation.
     """
 
     experiment: str
     dataset: str
+    method: str
     seed: int
     tau: float
     reference_cpu_seconds: float
     reference_forwards: float
-    our_cpu_seconds: float | None
-    our_forwards: float | None
+    cpu_seconds: float | None
+    forwards: float | None
     time_ratio: float | None
     reference_curve: Curve
-    our_curve: Curve
+    curve: Curve
 
 
 def side_by_side(results: Sequence[Result]) -> list[SideBySide]:
-    """One per experiment, data set and seed that has both methods."""
-    by_run = {_key(result, result.figures["method"]): result.figures for result in results}
-    return [
-        _compare(result.figures, by_run[ours])
-        for result in results
-        if result.figures["method"] == REFERENCE and (ours := _key(result, OURS)) in by_run
+    """One per experiment, data set, seed and method other than the reference, in the order of the results."""
+    trained = [result.figures for result in results if result.figures.get("history")]
+    reference_of = {_key(figures): figures for figures in trained if figures["method"] == REFERENCE}
+    compared = [
+        _compare(reference_of[_key(figures)], figures)
+        for figures in trained
+        if figures["method"] != REFERENCE and _key(figures) in reference_of
     ]
+    return [each for each in compared if each.experiment == EXPERIMENT] or compared
 
 
 def cost_json(compared: Sequence[SideBySide]) -> list[dict[str, Any]]:
@@ -53,17 +59,18 @@ def cost_json(compared: Sequence[SideBySide]) -> list[dict[str, Any]]:
 
 
 def cost_ratios(compared: Sequence[SideBySide]) -> dict[str, float | None]:
-    """Medians over data sets and seeds, and how many there are. A run that never reaches the reference counts as infinitely slow;
-    a median among those is null.
+    """Of `OURS`: medians over data sets and seeds, and how many there are. A run that never reaches the reference counts as infinitely
+    slow; a median among those is null.
 
     time_to_reference_tau: CPU seconds until our validation tau-b is the reference's best, over the reference's CPU seconds at its best.
     reference_forwards_over_ours: encoded prompts, the other way round: how many times more the reference encodes.
     """
+    compared = [each for each in compared if each.method == OURS]
     if not compared:
         return {}
     times = [math.inf if each.time_ratio is None else each.time_ratio for each in compared]
     # The median of the inverse, so that never is infinite here as well.
-    forwards = [math.inf if each.our_forwards is None else each.our_forwards / each.reference_forwards for each in compared]
+    forwards = [math.inf if each.forwards is None else each.forwards / each.reference_forwards for each in compared]
     return {
         "time_to_reference_tau": _finite(median(times)),
         "time_to_reference_tau_best": _finite(min(times)),
@@ -84,21 +91,23 @@ def first_reaching(history: Sequence[Point], tau: float) -> Point | None:
     return next((point for point in history if point["validation_tau_b"] >= tau), None)
 
 
-def _compare(reference: Mapping[str, Any], ours: Mapping[str, Any]) -> SideBySide:
+def _compare(reference: Mapping[str, Any], other: Mapping[str, Any]) -> SideBySide:
     best = best_point(reference["history"])
-    reached = first_reaching(ours["history"], best["validation_tau_b"])
+    reached = first_reaching(other["history"], best["validation_tau_b"])
+    seconds = reached["train_cpu_seconds"] if reached else None
     return SideBySide(
         experiment=reference["experiment"],
         dataset=reference["dataset"],
+        method=other["method"],
         seed=reference["seed"],
         tau=best["validation_tau_b"],
         reference_cpu_seconds=best["train_cpu_seconds"],
         reference_forwards=best["encoded_prompts"],
-        our_cpu_seconds=reached and reached["train_cpu_seconds"],
-        our_forwards=reached and reached["encoded_prompts"],
-        time_ratio=reached and reached["train_cpu_seconds"] / best["train_cpu_seconds"],
+        cpu_seconds=seconds,
+        forwards=reached["encoded_prompts"] if reached else None,
+        time_ratio=None if seconds is None else seconds / best["train_cpu_seconds"],
         reference_curve=_curve(reference["history"]),
-        our_curve=_curve(ours["history"]),
+        curve=_curve(other["history"]),
     )
 
 
@@ -106,8 +115,8 @@ def _curve(history: Sequence[Point]) -> Curve:
     return [[point["train_cpu_seconds"], point["encoded_prompts"], point["validation_tau_b"]] for point in history]
 
 
-def _key(result: Result, method: str) -> tuple[str, str, str, int]:
-    return result.figures["experiment"], result.figures["dataset"], method, result.figures["seed"]
+def _key(figures: Mapping[str, Any]) -> tuple[str, str, int]:
+    return figures["experiment"], figures["dataset"], figures["seed"]
 
 
 def _finite(value: float) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -42,22 +42,28 @@ def cost_plot(document: Figures) -> str | None:
         panels.setdefault((run["experiment"], run["dataset"]), []).append(run)
     if not panels:
         return None
+    colour = _colours([run["method"] for run in document["cost"]])
     across, down = min(len(panels), _COLUMNS), -(-len(panels) // _COLUMNS)
 
     def draw(figure: Figure) -> None:
         for number, ((experiment, dataset), runs) in enumerate(panels.items(), start=1):
             axes = figure.add_subplot(down, across, number)
-            for run in runs:
-                for method, curve in ((REFERENCE, run["reference_curve"]), (OURS, run["our_curve"])):
-                    axes.plot(
-                        [point[0] for point in curve],
-                        [point[2] for point in curve],
-                        color=COLOURS[method],
-                        marker=".",
-                        linewidth=1,
-                        label=method if run is runs[0] else None,
-                    )
-                axes.axhline(run["tau"], color=COLOURS[REFERENCE], linewidth=0.6, linestyle=":")
+            shown = set()
+            # The reference once per seed, though it stands beside every other method.
+            curves = {(REFERENCE, run["seed"]): run["reference_curve"] for run in runs}
+            curves |= {(run["method"], run["seed"]): run["curve"] for run in runs}
+            for (method, _), curve in curves.items():
+                axes.plot(
+                    [point[0] for point in curve],
+                    [point[2] for point in curve],
+                    color=colour[method],
+                    marker=".",
+                    linewidth=1,
+                    label=None if method in shown else method,
+                )
+                shown.add(method)
+            for tau in {run["tau"]: None for run in runs}:
+                axes.axhline(tau, color=colour[REFERENCE], linewidth=0.6, linestyle=":")
             axes.set_xscale("log")
             axes.set_title(f"{dataset} ({experiment})", fontsize=9)
             axes.set_xlabel("CPU seconds of training")
@@ -73,8 +79,7 @@ def wide_plot(document: Figures) -> str | None:
     if not rows:
         return None
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
-    others = [method for method in methods_of(rows) if method not in COLOURS]
-    colour = {**dict(zip(others, [*OTHER_COLOURS] * len(others), strict=False)), **COLOURS}
+    colour = _colours(methods_of(rows))
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -98,11 +103,14 @@ def wide_plot(document: Figures) -> str | None:
 
 
 def across_plot(document: Figures) -> str | None:
-    """tau-b by the set learned from (down) and the set judged on (across); on the diagonal they are the same. None without transfer."""
-    grid = transfer_grid(document["across"])
-    if grid is None:
+    """tau-b by the set learned from (down) and the set judged on (across); on the diagonal they are the same.
+
+    Of the experiment "across", or of every transfer where there is none. None without any.
+    """
+    rows = [row for row in document["across"] if row["experiment"] == "across"] or document["across"]
+    if not rows:
         return None
-    learned, judged, tau = grid
+    learned, judged, tau = transfer_grid(rows)
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -128,6 +136,11 @@ def across_plot(document: Figures) -> str | None:
 
 PLOTS: Mapping[str, Callable[[Figures], str | None]] = {"cost": cost_plot, "wide": wide_plot, "across": across_plot}
 """Name of the file under docs/quality, without .svg."""
+
+
+def _colours(methods: Sequence[str]) -> dict[str, str]:
+    others = [method for method in dict.fromkeys(methods) if method not in COLOURS]
+    return {**COLOURS, **{method: OTHER_COLOURS[place % len(OTHER_COLOURS)] for place, method in enumerate(others)}}
 
 
 def _svg(inches: tuple[float, float], draw: Callable[[Figure], None]) -> str:

@@ -54,7 +54,7 @@ def document(
     ratios = cost_ratios(compared)
     precision = parts.get("precision")
     if precision is not None:
-        ratios |= {name: value for name, value in (precision.get("ratios") or {}).items()}
+        ratios["int8_tau_loss"] = int8_tau_loss(precision["precision"])
     return {
         "stamp": stamp,
         "experiments": [_described(*each) for each in gathered if each[1]],
@@ -68,6 +68,13 @@ def document(
         "chat_notes": (parts.get("chat") or {}).get("notes", []),
         "precision": (precision or {}).get("precision", []),
     }
+
+
+def int8_tau_loss(rows: Sequence[Figures]) -> float | None:
+    """The largest loss of tau-b from fp32 to int8 over data sets; below zero where int8 is better on each. None without such a pair."""
+    tau = {(row["dataset"], row["precision"]): row["tau"] for row in rows}
+    losses = [tau[name, "fp32"] - tau[name, "int8"] for name, kind in tau if kind == "int8" and (name, "fp32") in tau]
+    return max(losses, default=None)
 
 
 def _described(experiment: Experiment, results: Sequence[Result], missing: Sequence[str]) -> dict[str, Any]:

@@ -20,14 +20,11 @@ Figures = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run. figures: as benchmarks/quality/run.py wrote them. scores_path: its scores, not needed for a single seed."""
+    """A finished run. name: for messages. figures: as benchmarks/quality/run.py wrote them. scores_path: not needed for a single seed."""
 
+    name: str
     figures: Figures
     scores_path: Path
-
-    @property
-    def name(self) -> str:
-        return "{experiment}/{dataset}.{method}.{seed}".format(**self.figures)
 
     def scores(self) -> tuple[FloatArray, FloatArray]:
         """Scores and lengths of the test prompts, float64[n] each. Raises DataError without the file."""
@@ -52,7 +49,7 @@ def read_results(folder: Path, experiment: Experiment) -> tuple[list[Result], li
         figures = json.loads(path.read_text(encoding="utf-8"))
         if changed := _changed(figures, run):
             raise DataError(f"{path}: measured with another {', '.join(changed)} than {experiment.name}.toml says; remove it")
-        results.append(Result(figures, path.with_suffix(".npz")))
+        results.append(Result(f"{run.experiment}/{run.name}", figures, path.with_suffix(".npz")))
     return results, missing
 
 

@@ -67,6 +67,7 @@ def _row(seeds: Sequence[Result]) -> dict[str, Any]:
         "tau_high": high,
         **{key: _mean([seed.figures[key] for seed in seeds]) for key in _MEANS},
         "min_gap": first["min_gap"],
+        "recalibration": first.get("recalibration"),
         "ceiling": ceiling.get("value"),
         "ceiling_low": ceiling.get("low"),
         "ceiling_high": ceiling.get("high"),

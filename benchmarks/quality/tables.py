@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from benchmarks.quality.markdown import table
 from benchmarks.quality.results import Figures
 
 GROUPS = {
@@ -22,10 +23,6 @@ MOST_COLUMNS = 4
 
 Row = Figures
 Grid = tuple[list[str], list[str], Mapping[tuple[str, str], float]]
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
 
 
 def rows_of_experiment(document: Figures, experiment: str) -> list[Row]:
@@ -57,10 +54,11 @@ def full_table(rows: Sequence[Row]) -> list[str]:
     """Everything about the rows of one data set. The highest tau-b is bold."""
     cells, best = by_cell(rows), max(row["tau"] for row in rows)
     dataset = rows[0]["dataset"]
-    lines, group_above = [], ""
+    lines: list[list[str]] = []
+    group_above = ""
     for method in methods_of(rows):
         row = cells[dataset, method]
-        group = GROUPS.get(row["kind"], row["kind"])
+        group = GROUPS.get(row["kind"], "other")
         lines.append(
             [
                 group if group != group_above else "",
@@ -122,17 +120,27 @@ def mean_taus(rows: Sequence[Row]) -> dict[str, float]:
     }
 
 
-def transfer_grid(transfers: Sequence[Row]) -> Grid | None:
-    """Sets learned from, sets judged on, and tau-b by (learned, judged), of the first method that has any. None of none."""
-    if not transfers:
-        return None
-    first = transfers[0]
-    rows = [row for row in transfers if (row["experiment"], row["method"]) == (first["experiment"], first["method"])]
-    learned = list(dict.fromkeys(row["trained_on"] for row in rows))
-    tau = {(row["trained_on"], row["tested_on"]): row["tau"] for row in rows}
-    tau |= {(row["trained_on"], row["trained_on"]): row["own_tau"] for row in rows}
-    judged = [*learned, *dict.fromkeys(row["tested_on"] for row in rows if row["tested_on"] not in learned)]
-    return learned, judged, tau
+def learner_labels(transfers: Sequence[Row]) -> list[str]:
+    """What tells the rankers of these rows apart: the set they learned from, or the method, or both."""
+    methods, sets = ({row[key] for row in transfers} for key in ("method", "trained_on"))
+    if len(methods) == 1:
+        return [row["trained_on"] for row in transfers]
+    return [row["method"] if len(sets) == 1 else f"{row['trained_on']}, {row['method']}" for row in transfers]
+
+
+def transfer_grid(transfers: Sequence[Row]) -> Grid:
+    """Rankers, sets judged on, and tau-b by (ranker, set judged on), the ranker's own set included."""
+    labels = learner_labels(transfers)
+    tau = {(label, row["tested_on"]): row["tau"] for label, row in zip(labels, transfers, strict=True)}
+    tau |= {(label, row["trained_on"]): row["own_tau"] for label, row in zip(labels, transfers, strict=True)}
+    own = dict.fromkeys(row["trained_on"] for row in transfers)
+    return list(dict.fromkeys(labels)), list(own | dict.fromkeys(row["tested_on"] for row in transfers)), tau
+
+
+def transfer_table(transfers: Sequence[Row]) -> list[str]:
+    rankers, judged, tau = transfer_grid(transfers)
+    cells = [[ranker, *(f"{tau[ranker, name]:.3f}" if (ranker, name) in tau else "" for name in judged)] for ranker in rankers]
+    return table(["learned from ↓ judged on →", *judged], cells)
 
 
 def _bold_if(text: str, bold: bool) -> str:

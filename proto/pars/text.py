@@ -23,13 +23,25 @@ def clip(text: str, max_chars: int = MAX_CHARS) -> tuple[str, bool]:
     return text[:max_chars], len(text) > max_chars
 
 
+def encodable(text: str) -> str:
+    """Return `text` with a "?" for each lone surrogate: JSON can spell one, UTF-8 and tokenizers cannot take it."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 def chat_text(messages: object) -> str:
     """Return how a conversation looks to a ranker: the text of the last user message that has any, "" when none has.
 
-    Rankers are trained on single prompts, so they are asked about the one that the response answers: not about the system prompt,
-    which is alike in most requests of a service, nor about earlier turns, which would fill the few hundred tokens that a ranker
-    reads before the question comes. Trainer and hook must both go through this function, or a ranker is asked about a kind of
-    text that it never saw.
+    The rule, for training and serving alike; docs/decisions/0011-a-chat-is-its-last-user-message.md has the figures behind it:
+
+    - One turn, the last of the user's, as it was written: no marks of roles, nothing stripped. `clip`, and then the number of tokens
+      that a ranker reads, cut its end.
+    - No other turn. What stands before the question fills the few hundred tokens that are read; what stands behind it changes what the
+      ranker takes the question for. So no system prompt, no tool schemas, calls or results, no earlier turn, no reply: in a loop of
+      tool calls the text stays the same, and a reply that ends the conversation, which in training is the answer, cannot leak.
+    - A follow-up such as "continue" is no exception. It is scored alone, and a ranker trained on your conversations learns how long
+      the responses to it are.
+    - Nothing of the request around the messages. `max_tokens`, `n` and the length of everything that is read before the response go to
+      the policy (vllm_client/priority.py), temperature, `stop` and `min_tokens` nowhere.
 
     `messages` is a list of {"role": ..., "content": ...} as in JSON; content is text, or a list of parts, of which the text ones
     are joined with a newline ("text", OpenAI's and Anthropic's, and "input_text", of OpenAI's responses). A message of images or
@@ -54,5 +66,6 @@ def chat_text(messages: object) -> str:
 
 def _part_text(part: Any) -> str:
     if isinstance(part, dict):
-        part = part.get("text") if part.get("type", "text") in ("text", "input_text") else None
+        # None: tables give every part of a column the members that any of them has.
+        part = part.get("text") if part.get("type") in (None, "text", "input_text") else None
     return part if isinstance(part, str) else ""

@@ -201,7 +201,9 @@ def test_a_few_prompts_of_a_set_repair_expected_tokens_and_not_the_order(
     (folder / "data" / "one.parquet").unlink()
     base = make_records(400)
     # The same prompts, answered five times as long as the checkpoint learned.
-    Records.build(base.prompt, base.response_tokens * 5, weight=base.response_tokens.tolist()).save(folder / "data" / "one.parquet")
+    Records.build(base.prompt, base.response_tokens * 5, weight=base.response_tokens.tolist()).save(
+        folder / "data" / "one.parquet"
+    )
     path.write_text(EXPERIMENT.replace('kind = "prompt_length"', f'kind = "checkpoint"\nstart = "{tiny_checkpoint}"'))
     assert quality_run.main(words(folder, tiny_backbone, "--only", "one.prompt_length.0")) == 0
     before, after = (result(folder, "one.prompt_length.0")["recalibration"][key] for key in ("own", "anew"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pars.text import MAX_LOOKS, chat_text
+from pars.text import MAX_LOOKS, chat_text, encodable
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -64,6 +64,7 @@ def user(content):
         pytest.param([user("asked"), user(" \n\t")], "asked", id="white space is no text"),
         pytest.param([user("  kept as it is \n")], "  kept as it is \n", id="nothing is stripped"),
         pytest.param([user(["bare", {"text": "untyped"}])], "bare\nuntyped", id="parts without a type"),
+        pytest.param([user([{"type": None, "text": "from a table"}])], "from a table", id="parts with every member"),
         pytest.param([{"role": "system", "content": "be kind"}], "", id="no user"),
         pytest.param([], "", id="no message"),
         pytest.param([user(None)], "", id="no content"),
@@ -95,6 +96,15 @@ def test_it_looks_so_far_and_no_further():
     assert chat_text([user([*[blank] * (MAX_LOOKS - 2), {"type": "text", "text": "asked"}])]) == "asked"
     assert chat_text([user([*[blank] * MAX_LOOKS, {"type": "text", "text": "asked"}])]) == ""
     assert chat_text([user("first"), user([blank] * MAX_LOOKS)]) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [("a\ud800b", "a?b"), ("\udc00\ud800", "??"), ("\U0001f600 日本", "\U0001f600 日本"), ("plain", "plain"), ("", "")],
+)
+def test_half_a_surrogate_pair_becomes_a_question_mark(text, sent):
+    assert encodable(text) == sent
+    encodable(text).encode("utf-8")
 
 
 @given(JSON | st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": JSON})))

@@ -37,9 +37,11 @@ path = "other.parquet"
 """
 
 
+@pytest.mark.parametrize("least", [2, 1000], ids=["held-out part of a large set", "the whole of a small set"])
 def test_a_recipe_runs_and_judges_zero_shot_on_unseen_prompts_only(
-    tmp_path: Path, tiny_backbone: Path, records: Records
+    least: int, tmp_path: Path, tiny_backbone: Path, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("trainer.run.LEAST_ZERO_SHOT_PROMPTS", least)
     unique = [
         f"{prompt} {' '.join(f'{word}{i}' for word in ('alpha', 'beta', 'gamma', 'delta'))}"
         for i, prompt in enumerate(records.prompt)
@@ -60,12 +62,12 @@ def test_a_recipe_runs_and_judges_zero_shot_on_unseen_prompts_only(
     metrics = run(recipe, loaded, tmp_path / "run", command="x")
     assert metrics["prompts"]["train"] + metrics["prompts"]["validation"] + metrics["prompts"]["test"] == 300
     judged = metrics["zero_shot"]["other"]["prompts"]
-    held_out = split_examples(to_examples(mixed), recipe.config).test
-    copies = len(set(held_out.prompt) & set(loaded.prompt))
+    whole = to_examples(mixed)
+    candidates = split_examples(whole, recipe.config).test if least == 2 else whole
+    copies = len(set(candidates.prompt) & set(loaded.prompt))
     assert copies > 5
-    assert judged <= len(held_out) - copies * 0.7, (
-        "copies of learned prompts are left out (test-part copies were never learned)"
-    )
+    # Copies of learned prompts and a few that are nearly such are left out; copies of this run's own test part were never learned.
+    assert (len(candidates) - copies) * 0.8 <= judged <= len(candidates) - copies * 0.7
 
 
 def test_a_missed_expectation_fails_the_run() -> None:

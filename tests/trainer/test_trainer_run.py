@@ -15,7 +15,7 @@ import torch
 from corpus import make_records, tiny_config
 
 from pars import ngram
-from trainer import loop, run
+from trainer import loop
 from trainer.__main__ import main
 from trainer.checkpoint import read_checkpoint, write_checkpoint
 from trainer.config import TrainConfig
@@ -27,6 +27,7 @@ from trainer.ranker import Ranker
 from trainer.recipe import Recipe
 from trainer.records import Records
 from trainer.run import run, split_examples
+from trainer.run import training_set as set_of
 
 
 def trainer(*words: str | Path) -> int:
@@ -36,7 +37,7 @@ def trainer(*words: str | Path) -> int:
 
 def training_set(config: TrainConfig, ranker: Ranker, records: Records) -> loop.TrainingSet:
     parts = split_examples(to_examples(records), config)
-    return run.training_set(ranker, parts.train, parts.validation)
+    return set_of(ranker, parts.train, parts.validation)
 
 
 def test_a_tiny_ranker_learns_what_the_words_mean(tiny_checkpoint: Path) -> None:

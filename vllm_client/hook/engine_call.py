@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from pars.text import chat_text, clip
+from pars.text import chat_text, clip, encodable
 from vllm_client.hook.asked import CHARS_PER_TOKEN, Asked
 from vllm_client.hook.chat_markers import ChatMarkers, learn_markers
 from vllm_client.hook.host import Host, hook_logger, inspect_host, tell_about
 from vllm_client.hook.settings import HookSettings
-from vllm_client.hook.values import count, encodable
+from vllm_client.hook.values import count
 
 
 def text_of(prompt: object) -> str | None:

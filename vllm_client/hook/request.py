@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pars.text import chat_text, clip
+from pars.text import chat_text, clip, encodable
 from vllm_client.hook.asked import CHARS_PER_TOKEN, Asked
-from vllm_client.hook.values import MAX_COUNT, MAX_NODES, UnknownShapeError, count, encodable, priority, text_chars
+from vllm_client.hook.values import MAX_COUNT, MAX_NODES, UnknownShapeError, count, priority, text_chars
 
 _COMPLETION_TOKENS = 16
 """What OpenAI's completions, and vLLM, take for a max_tokens that is not there."""

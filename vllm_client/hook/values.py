@@ -59,8 +59,3 @@ def priority(value: object) -> int:
     if number is None or not -(2**63) <= number < 2**63:
         raise UnknownShapeError
     return number
-
-
-def encodable(text: str) -> str:
-    # JSON can spell half of a surrogate pair, which has no UTF-8 form. One such character must not cost a prompt its score.
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
