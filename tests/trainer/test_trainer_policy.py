@@ -298,3 +298,16 @@ def test_calibration_is_always_monotone(rows: list[tuple[float, int]]) -> None:
         assert (np.diff(column) >= 0).all()
     assert (np.array(table.expected_tokens_p90) >= np.array(table.expected_tokens)).all()
     assert (table.quantiles[0], table.quantiles[-1]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("prompts", [60, 200])
+def test_nine_tenths_of_new_responses_stay_below_the_ninetieth_percentile_however_few_it_is_made_from(prompts: int) -> None:
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(40):
+        scores = rng.normal(size=prompts + 1000)
+        tokens = np.exp(4 + 0.7 * scores + rng.normal(0, 0.6, len(scores)))
+        table = calibrate(scores[:prompts], tokens[:prompts])
+        new = np.interp(scores[prompts:], table.scores, table.expected_tokens_p90)
+        covered.append((tokens[prompts:] <= new).mean())
+    assert 0.88 < np.mean(covered) < 0.94
