@@ -13,7 +13,7 @@ from trainer.errors import DataError
 FloatArray = npt.NDArray[np.float64]
 
 KNOTS = 64
-MIN_NEIGHBOURS, MAX_NEIGHBOURS = 20, 100
+MIN_NEIGHBOURS, MAX_NEIGHBOURS = 10, 100
 """Prompts around a knot that its percentiles are taken over, a tenth of all within these bounds: enough for a 90th percentile, few
 enough to follow a curve."""
 

@@ -48,13 +48,18 @@ def main(arguments: list[str] | None = None) -> int:
     flags = _parser().parse_args(arguments)
     try:
         experiment = read_experiment(flags.experiment)
-        if flags.only is not None:
-            _one(next(run for run in experiment.runs if run.name == flags.only), flags)
+        if flags.only:
+            _these([run for run in experiment.runs if run.name in flags.only], flags)
             return 0
         missing = [run for run in experiment.runs if not result_path(flags.runs, run).is_file()]
         _log.info("%s: %d of %d runs missing", experiment.name, len(missing), len(experiment.runs))
         with ThreadPoolExecutor(flags.jobs) as pool:
-            failed = [name for name, code in pool.map(lambda run: (run.name, _in_a_process(run, flags)), missing) if code]
+            failed = [
+                run.name
+                for runs, code in pool.map(lambda runs: (runs, _in_a_process(runs, flags)), _grouped(missing))
+                if code
+                for run in runs
+            ]
     except TrainerError as error:
         print(f"quality: {error}", file=sys.stderr)
         return 1
@@ -77,17 +82,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"), help="folder of results")
     parser.add_argument("--backbone", type=Path, default=Path("runs/all-MiniLM-L6-v2"), help="folder of the encoder")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time, one thread each")
-    parser.add_argument("--only", help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", help=argparse.SUPPRESS)
     return parser
 
 
-def _in_a_process(run: Run, flags: argparse.Namespace) -> int:
-    """One run on one thread in a process of its own: memory and thread pools of the last are not the next one's matter."""
+def _grouped(runs: list[Run]) -> list[list[Run]]:
+    """What goes into one process: an encoder alone, and all cheap methods on a set together, since reading the set costs more."""
+    cheap: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if run.kind != "encoder":
+            cheap.setdefault((run.dataset, run.train_models), []).append(run)
+    return [*cheap.values(), *([run] for run in runs if run.kind == "encoder")]
+
+
+def _in_a_process(runs: list[Run], flags: argparse.Namespace) -> int:
+    """Runs on one thread in a process of their own: memory and thread pools of the last are not the next one's matter."""
+    names = [run.name for run in runs]
     words = [
-        sys.executable, "-m", "benchmarks.quality.run", flags.experiment, "--only", run.name,
+        sys.executable, "-m", "benchmarks.quality.run", flags.experiment, "--only", *names,
         "--data", flags.data, "--runs", flags.runs, "--backbone", flags.backbone,
     ]  # fmt: skip
-    log = result_path(flags.runs, run).with_suffix(".log")
+    log = result_path(flags.runs, runs[0]).with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as output:
         code = subprocess.run(
@@ -98,15 +113,27 @@ def _in_a_process(run: Run, flags: argparse.Namespace) -> int:
             check=False,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         ).returncode
-    _log.info("%s %s", run.name, "done" if code == 0 else f"failed with code {code}, see {log}")
+    _log.info("%s %s", ", ".join(names), "done" if code == 0 else f"failed with code {code}, see {log}")
     return code
 
 
-def _one(run: Run, flags: argparse.Namespace) -> None:
+def _these(runs: list[Run], flags: argparse.Namespace) -> None:
+    """Run after run on the same set. All are run; the first that misses its range fails the process in the end."""
     torch.set_num_threads(1)
-    stamp = asdict(make_stamp("benchmarks.quality", ["run", str(flags.experiment), "--only", run.name]))
     sets = registry()
-    dataset = load_dataset(run.dataset, flags.data, run.subset, sets, models=run.train_models)
+    dataset = load_dataset(runs[0].dataset, flags.data, runs[0].subset, sets, models=runs[0].train_models)
+    missed: list[ExpectationError] = []
+    for run in runs:
+        try:
+            _one(run, dataset, flags, sets)
+        except ExpectationError as error:
+            missed.append(error)
+    if missed:
+        raise missed[0]
+
+
+def _one(run: Run, dataset: Dataset, flags: argparse.Namespace, sets: Sets) -> None:
+    stamp = asdict(make_stamp("benchmarks.quality", ["run", str(flags.experiment), "--only", run.name]))
     path = result_path(flags.runs, run)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = path.with_suffix(".state")

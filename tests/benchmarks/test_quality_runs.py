@@ -109,10 +109,10 @@ def test_an_untrained_run_has_a_ceiling_from_repeated_answers(folder: Path, tiny
 
 
 def test_only_missing_runs_are_run(folder: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    asked: list[list[str]] = []
 
-    def note(run: Any, flags: Any) -> int:
-        asked.append(run.name)
+    def note(runs: Any, flags: Any) -> int:
+        asked.append([run.name for run in runs])
         return 0
 
     monkeypatch.setattr(quality_run, "_in_a_process", note)
@@ -120,7 +120,19 @@ def test_only_missing_runs_are_run(folder: Path, tiny_backbone: Path, monkeypatc
     done.parent.mkdir(parents=True)
     done.write_text("{}")
     assert quality_run.main(words(folder, tiny_backbone)) == 0
-    assert asked == ["many.prompt_length.0", "many.margin.0", "many.margin.1"]
+    assert asked == [["many.prompt_length.0"], ["many.margin.0"], ["many.margin.1"]]
+
+
+def test_cheap_methods_share_the_reading_of_their_set(folder: Path, tiny_backbone: Path) -> None:
+    path = folder / "small.toml"
+    more = '\n[[runs]]\nmethod = "n-gram"\nkind = "ngram"\ndatasets = ["one"]\nexpect_tau = [0.999, 1.0]\n'
+    path.write_text(EXPERIMENT + more)
+    runs = [run for run in read_experiment(path).runs if run.dataset == "one"]
+    assert [[run.name for run in group] for group in quality_run._grouped(runs)] == [["one.prompt_length.0", "one.n_gram.0"]]
+    # The one that misses its range does not keep the other from being run.
+    assert quality_run.main(words(folder, tiny_backbone, "--only", "one.n_gram.0", "one.prompt_length.0")) == 1
+    assert result(folder, "one.n_gram.0")["tau"] < 0.999
+    assert result(folder, "one.prompt_length.0")["kind"] == "prompt_length"
 
 
 def test_a_run_that_misses_its_range_fails_and_keeps_its_figures(
