@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_model, save_model
 from tqdm import tqdm
 
-from trainer.batches import Batch, file_pairs, in_batch_pairs
+from trainer.batches import Batch, file_pairs, in_batch_pairs, parts_of_similar_size
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError, DataError, TrainerError
 from trainer.evaluate import rank_metrics
@@ -110,8 +110,8 @@ def train(config: TrainConfig, data: TrainingSet, ranker: Ranker, state_folder: 
             for batch in mine[progress.step_in_epoch :]:
                 began, began_cpu = time.perf_counter(), time.process_time()
                 with accelerator.autocast():
-                    inputs = ranker.collate([data.token_ids[row] for row in batch.rows])
-                    outputs = model(**inputs).logits.float()
+                    token_ids = [data.token_ids[row] for row in batch.rows]
+                    outputs = encode(model, ranker, token_ids, may_split=accelerator.num_processes == 1)
                 target = make_target(
                     data.lengths[batch.rows],
                     data.weights[batch.rows],
@@ -149,6 +149,13 @@ def train(config: TrainConfig, data: TrainingSet, ranker: Ranker, state_folder: 
             progress.epoch, progress.step_in_epoch = epoch + 1, 0  # also when an epoch had no batch left
     store.load_best(ranker)
     return progress
+
+
+def encode(model: torch.nn.Module, ranker: Ranker, token_ids: TokenLists, *, may_split: bool) -> torch.Tensor:
+    """Outputs of the model in the order of the prompts, float32[batch, outputs]; several processes must not split a batch."""
+    parts = parts_of_similar_size([len(ids) for ids in token_ids]) if may_split else [np.arange(len(token_ids))]
+    outputs = torch.cat([model(**ranker.collate([token_ids[row] for row in part])).logits.float() for part in parts])
+    return outputs[torch.from_numpy(np.argsort(np.concatenate(parts))).to(outputs.device)]
 
 
 def objective_of(config: TrainConfig, lengths: FloatArray) -> Objective:

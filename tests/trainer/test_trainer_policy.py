@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.batches import file_pairs, in_batch_pairs
+from trainer.batches import file_pairs, in_batch_pairs, parts_of_similar_size
 from trainer.calibrate import calibrate
 from trainer.errors import DataError
 from trainer.evaluate import metrics_by_source, rank_metrics
@@ -311,3 +311,12 @@ def test_nine_tenths_of_new_responses_stay_below_the_ninetieth_percentile_howeve
         new = np.interp(scores[prompts:], table.scores, table.expected_tokens_p90)
         covered.append((tokens[prompts:] <= new).mean())
     assert 0.88 < np.mean(covered) < 0.94
+
+
+def test_a_batch_of_mixed_sizes_is_encoded_in_parts_of_similar_size() -> None:
+    sizes = [128, *[10] * 63]
+    parts = parts_of_similar_size(sizes)
+    assert [len(part) for part in parts] == [32, 32]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(64))
+    assert 0 in parts[1]
+    assert [part.tolist() for part in parts_of_similar_size([10, 12, 11])] == [[0, 1, 2]]

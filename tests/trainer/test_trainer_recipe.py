@@ -105,7 +105,7 @@ def test_shipped_recipes_parse() -> None:
         recipe = read_recipe(path, Path("data"))
         assert recipe.expect, f"{path.name} promises no figure"
     default = read_recipe(recipes[-1], Path("data"))
-    assert default.name == "pars-minilm-l6"
+    assert default.name == "pars-minilm-l6-v2"
     assert {source.licence for source in default.train} <= {"MIT", "Apache-2.0"}, "the shipped ranker stays commercially usable"
 
 

@@ -17,6 +17,7 @@ from corpus import make_records, tiny_config
 from pars import ngram
 from trainer import loop
 from trainer.__main__ import main
+from trainer.batches import parts_of_similar_size
 from trainer.checkpoint import read_checkpoint, write_checkpoint
 from trainer.config import TrainConfig
 from trainer.errors import CheckpointError, ConfigError, DataError, TrainerError
@@ -308,3 +309,13 @@ def test_two_processes_train_one_ranker(tmp_path: Path, tiny_backbone: Path, rec
     # Both halves count, and a step of two processes encodes two batches.
     assert card.training["encoder_forwards"] > card.metrics["prompts"]["train"] * 3 * 0.9
     assert card.training["steps"] <= card.metrics["prompts"]["train"] * 3 / 16 + 3
+
+
+def test_a_batch_encoded_in_parts_has_the_outputs_of_the_whole_in_its_own_order(tiny_backbone: Path, records: Records) -> None:
+    ranker = Ranker.load(tiny_backbone, 32)
+    ranker.model.eval()
+    token_ids = ranker.tokenize([" ".join(records.prompt[:3]), *records.prompt[3:60], "a"] * 2)
+    assert len(parts_of_similar_size([len(ids) for ids in token_ids])) > 1
+    with torch.no_grad():
+        whole, parts = (loop.encode(ranker.model, ranker, token_ids, may_split=split) for split in (False, True))
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)
