@@ -92,6 +92,8 @@ def train(config: TrainConfig, data: TrainingSet, ranker: Ranker, state_folder: 
     objective = objective_of(config, data.lengths)
     noise = data.noise if data.noise is not None else np.zeros(len(data.lengths))
     source = data.source if data.source is not None else np.zeros(len(data.lengths), dtype=np.int64)
+    if not noise.any() and (config.noise_gap or config.loss == "soft_logistic"):
+        raise ConfigError("noise_gap and soft_logistic need prompts that one model answered more than once; there are too few")
     ranker.to_score = objective.score
     ranker.model.to(accelerator.device)
     model, optimizer = accelerator.prepare(ranker.model, optimizer)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from pars.text import clip
 from trainer.errors import CheckpointError
@@ -49,6 +49,9 @@ class Ranker:
         """
         depth = {"num_hidden_layers": layers} if layers else {}
         try:
+            has = AutoConfig.from_pretrained(name_or_folder).num_hidden_layers
+            if layers > has:
+                raise CheckpointError(f"{name_or_folder!s} has {has} layers; {layers} cannot be kept")
             tokenizer = AutoTokenizer.from_pretrained(name_or_folder, use_fast=True)
             model = AutoModelForSequenceClassification.from_pretrained(
                 name_or_folder, num_labels=outputs, dtype=torch.float32, **depth

@@ -38,19 +38,23 @@ class Ceiling:
 
 
 def of_single_response(target: FloatArray, repeats: FloatArray, *, seed: int = 0, resamples: int = RESAMPLES) -> Ceiling:
-    """Of a row judged against one answer to each prompt: that answer against the geometric mean of the others.
+    """Of a row judged against one answer to each prompt: the tau of a ranker that knows what the prompt makes its answers have in common.
 
-    target: float[n]. repeats: float[n, k], further answers to the same prompts, in tokens. The mean of few repeats is itself noisy, so
-    a perfect ranker would come out a little above.
+    target: float[n]. repeats: float[n, k], k >= 2, further answers to the same prompts, in tokens. With r = sin(π τ / 2) (Greiner 1909),
+    the correlation of the target with what it shares with the repeats is its mean r with them over the square root of their mean r with
+    each other (correction for attenuation, Spearman 1904). A mean of the repeats in its place would be noisy, and its tau too low.
     """
-    others = np.log(repeats).mean(axis=1)
-    return _with_interval(
-        lambda rows: _tau_b(target[rows], others[rows]),
-        len(target),
-        f"the response against the geometric mean of {repeats.shape[1]} others to the same prompt",
-        seed,
-        resamples,
-    )
+    pairs = list(combinations(range(repeats.shape[1]), 2))
+
+    def value(rows: IntArray) -> float:
+        with_target = np.mean([_greiner(_tau_b(target[rows], repeats[rows, one])) for one in range(repeats.shape[1])])
+        among = np.mean([_greiner(_tau_b(repeats[rows, one], repeats[rows, other])) for one, other in pairs])
+        if with_target <= 0 or among <= 0:
+            return 0.0
+        return float(2 / np.pi * np.arcsin(min(with_target / np.sqrt(among), 1.0)))
+
+    how = f"tau of a perfect ranker, from how well the response agrees with {repeats.shape[1]} others to the same prompt"
+    return _with_interval(value, len(target), how, seed, resamples)
 
 
 def between_repeats(repeats: FloatArray, *, seed: int = 0, resamples: int = RESAMPLES) -> Ceiling:
@@ -114,6 +118,10 @@ def stepped_up(tau_between_halves: float) -> float:
     """The formula of `of_typical`. Halves that do not agree at all leave nothing to be ranked."""
     r = np.sin(np.pi / 2 * max(tau_between_halves, 0.0))
     return float(2 / np.pi * np.arcsin(np.sqrt(2 * r / (1 + r))))
+
+
+def _greiner(tau: float) -> float:
+    return float(np.sin(np.pi / 2 * tau))
 
 
 def _half_typicals(records: Records, splits: int, seed: int) -> tuple[list[tuple[FloatArray, FloatArray]], int]:

@@ -20,6 +20,7 @@ from trainer.recipe import read_recipe
 from trainer.records import Records
 from trainer.repeat_noise import fit_noise_curve
 from trainer.run import Parts, split_examples
+from trainer.split import seen_before
 
 FloatArray = npt.NDArray[np.float64]
 Sets = dict[str, dict[str, Any]]
@@ -75,9 +76,8 @@ def load_dataset(name: str, folder: Path, subset: Subset, sets: Sets, *, models:
     """Load and split a set. models: "all", or "seen" or "unseen" for the two halves of a multi-model set's models."""
     records = load_records(name, folder, sets)
     if models != "all":
-        records = records.take(
-            [row for row, model in enumerate(records.model) if (model in _seen_half(records)) == (models == "seen")]
-        )
+        seen = _seen_half(records)
+        records = records.take([row for row, model in enumerate(records.model) if (model in seen) == (models == "seen")])
     examples = to_examples(records)
     repeats = _repeats(name, folder, sets, examples.prompt)
     if repeats is not None:
@@ -100,6 +100,17 @@ def load_dataset(name: str, folder: Path, subset: Subset, sets: Sets, *, models:
         parts=parts,
         records=records,
         repeats=None if repeats is None else repeats[[row_of[prompt] for prompt in parts.test.prompt]],
+    )
+
+
+def without_seen(dataset: Dataset, known: list[str], similarity: float) -> Dataset:
+    """The set less the test prompts that are among `known`, or near-duplicates of one of them."""
+    test = dataset.parts.test
+    rows = np.nonzero(~seen_before(test.prompt, known, similarity))[0]
+    return replace(
+        dataset,
+        parts=replace(dataset.parts, test=test.take(rows)),
+        repeats=None if dataset.repeats is None else dataset.repeats[rows],
     )
 
 

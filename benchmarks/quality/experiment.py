@@ -18,13 +18,18 @@ EVERY = "every"
 KINDS = ("arrival", "max_tokens", "prompt_length", "ngram", "trees", "encoder", "checkpoint")
 
 
+UNSEEN_MODELS = "unseen models"
+"""What a run that learned from half of a set's models calls the other half, where it says how far it carries."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One cell of a table: a method on a set with a seed.
 
     kind: what scores. start: checkpoint that an encoder is fine-tuned from, or that is scored as it is; "" is the backbone.
     train_models: "all", or "seen" to learn from half of a set's models and be judged on the others as well.
-    transfer_to: sets whose test prompts are scored too. expect_tau: lowest and highest tau-b that the run may have.
+    transfer_to: sets whose test prompts are scored too. unseen_by: mixture whose prompts, and near-duplicates of them, are left out of the
+    test part, since the start has learned from them. expect_tau: lowest and highest tau-b that the run may have.
     """
 
     experiment: str
@@ -37,6 +42,7 @@ class Run:
     start: str = ""
     train_models: str = "all"
     transfer_to: tuple[str, ...] = ()
+    unseen_by: str = ""
     expect_tau: tuple[float, float] = (-1.0, 1.0)
 
     @property
@@ -67,7 +73,7 @@ def read_experiment(path: Path) -> Experiment:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from error
-    _only(raw, {"description", "subset", "settings", "runs"}, path)
+    _only(raw, {"description", "subset", "settings", "unseen_by", "runs"}, path)
     if not raw.get("runs"):
         raise ConfigError(f"{path}: no [[runs]]")
     _only(raw.get("subset", {}), {known.name for known in fields(Subset)}, path)
@@ -103,6 +109,7 @@ def _runs(entry: dict[str, Any], raw: dict[str, Any], path: Path) -> list[Run]:
             start=entry.get("start", ""),
             train_models=entry.get("train_models", "all"),
             transfer_to=tuple(entry.get("transfer_to", ())),
+            unseen_by=raw.get("unseen_by", ""),
             expect_tau=expected,
         )
         for dataset in (_every_set() if entry["datasets"] == EVERY else entry["datasets"])

@@ -34,7 +34,7 @@ by ours; what that costs in training, and what is left of it on other prompts an
 - **Ceiling**: an estimate of what a ranker could reach that knows all that a prompt can tell. Where a prompt was answered several times,
   it is one answer against the others; where several models answered, it follows from how well two halves of the models agree.
 - **Encoder forwards**: prompts that went through the encoder in training. **CPU seconds**: of the training steps, evaluations left out.
-- A prompt and its near-duplicates are in one part only. Validation prompts choose the checkpoint; test prompts are judged once.
+- A prompt and its near-duplicates are in one part only. Validation prompts choose the checkpoint; test prompts only compare.
 """
 
 _REPRODUCE = """## Measuring it again

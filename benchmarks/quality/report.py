@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.cost import cost_json, cost_ratios, side_by_side
-from benchmarks.quality.experiment import Experiment, read_experiment
+from benchmarks.quality.experiment import UNSEEN_MODELS, Experiment, read_experiment
 from benchmarks.quality.results import Figures, Result, outside_expectations, read_part, read_results
-from benchmarks.quality.rows import UNSEEN_MODELS, rows_of, transfers_of
+from benchmarks.quality.rows import rows_of, transfers_of
 from benchmarks.report import write_json
 from benchmarks.stamp import REPOSITORY, Stamp, make_stamp
 from trainer.errors import DataError, TrainerError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.quality.experiment import Experiment, Run
+from benchmarks.quality.datasets import registry
+from benchmarks.quality.experiment import UNSEEN_MODELS, Experiment, Run
+from benchmarks.quality.made_from import made_from
 from trainer.errors import DataError
 
 FloatArray = npt.NDArray[np.float64]
@@ -77,9 +79,14 @@ def read_part(folder: Path, key: str) -> Figures | None:
 
 
 def _changed(figures: Figures, run: Run) -> list[str]:
-    """Settings that differ. Only recorded ones are compared: a setting that came later had no other value then."""
+    """What differs. Only what a run recorded is compared: a setting that came later had no other value then."""
     recorded = {**figures.get("settings", {}), **figures.get("subset", {})}
     asked = json.loads(json.dumps({**asdict(run.config), **asdict(run.subset)}))
-    shared: Sequence[str] = [name for name in recorded if name in asked]
-    changed = [name for name in shared if recorded[name] != asked[name]]
-    return changed + [name for name in ("kind", "start") if name in figures and figures[name] != getattr(run, name)]
+    changed = [name for name, value in recorded.items() if name in asked and value != asked[name]]
+    named = ("kind", "start", "train_models", "unseen_by")
+    changed += [name for name in named if name in figures and figures[name] != getattr(run, name)]
+    if "transfer" in figures and set(run.transfer_to) - {run.dataset} != figures["transfer"].keys() - {UNSEEN_MODELS}:
+        changed.append("transfer_to")
+    if "made_from" in figures and figures["made_from"] != made_from(run, registry()):
+        changed.append("recipe or checkpoint")
+    return changed

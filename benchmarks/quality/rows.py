@@ -13,8 +13,6 @@ from trainer.intervals import tau_interval_over_seeds
 
 _MEANS = ("pair_accuracy", "filtered_pair_accuracy")
 _COSTS = ("validation_tau", "train_seconds", "train_cpu_seconds", "encoder_forwards")
-UNSEEN_MODELS = "unseen models"
-"""The key of `transfer` under which run.py puts models that a run did not learn from."""
 
 
 def rows_of(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -38,7 +36,9 @@ def transfers_of(results: Sequence[Result]) -> list[dict[str, Any]]:
                     "seeds": len(seeds),
                     "prompts": judged[0]["prompts"],
                     **{key: _mean([each[key] for each in judged]) for key in figures},
-                    "own_tau": _mean([seed.figures["tau"] for seed in seeds]),
+                    "own_tau": _mean(
+                        [each.get("own_tau", seed.figures["tau"]) for each, seed in zip(judged, seeds, strict=True)]
+                    ),
                 }
             )
     return rows

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,8 +22,9 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.quality import ceiling
-from benchmarks.quality.datasets import Dataset, Sets, load_dataset, registry
-from benchmarks.quality.experiment import Run, read_experiment
+from benchmarks.quality.datasets import Dataset, Sets, load_dataset, load_records, registry, without_seen
+from benchmarks.quality.experiment import UNSEEN_MODELS, Run, read_experiment
+from benchmarks.quality.made_from import made_from
 from benchmarks.quality.recalibration import recalibration
 from benchmarks.quality.scorers import Fitted, fit
 from benchmarks.stamp import make_stamp
@@ -38,6 +42,9 @@ RUN_LIMIT_S = 4 * 3600
 
 JUDGED_GAP = 0.2
 """The δ of filtered pair accuracy, whatever δ a run learned with."""
+
+TIMED_OUT = 124
+"""Exit code that `timeout` gives to a command that ran too long."""
 
 _log = logging.getLogger(__name__)
 
@@ -105,14 +112,17 @@ def _in_a_process(runs: list[Run], flags: argparse.Namespace) -> int:
     log = result_path(flags.runs, runs[0]).with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as output:
-        code = subprocess.run(
-            [str(word) for word in words],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            timeout=RUN_LIMIT_S,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        ).returncode
+        try:
+            code = subprocess.run(
+                [str(word) for word in words],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=RUN_LIMIT_S,
+                check=False,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = TIMED_OUT
     _log.info("%s %s", ", ".join(names), "done" if code == 0 else f"failed with code {code}, see {log}")
     return code
 
@@ -121,21 +131,34 @@ def _these(runs: list[Run], flags: argparse.Namespace) -> None:
     """Run after run on the same set. All are run; the first that misses its range fails the process in the end."""
     torch.set_num_threads(1)
     sets = registry()
-    dataset = load_dataset(runs[0].dataset, flags.data, runs[0].subset, sets, models=runs[0].train_models)
+    first = runs[0]
+    dataset = load_dataset(first.dataset, flags.data, first.subset, sets, models=first.train_models)
+    if first.unseen_by:
+        dataset = without_seen(dataset, load_records(first.unseen_by, flags.data, sets).prompt, first.subset.similarity)
     missed: list[ExpectationError] = []
     for run in runs:
-        try:
-            _one(run, dataset, flags, sets)
-        except ExpectationError as error:
-            missed.append(error)
+        with _alone(result_path(flags.runs, run)) as missing:
+            try:
+                if missing:
+                    _one(run, dataset, flags, sets)
+            except ExpectationError as error:
+                missed.append(error)
     if missed:
         raise missed[0]
+
+
+@contextlib.contextmanager
+def _alone(result: Path) -> Iterator[bool]:
+    """Hold the run of `result` against other processes; waits while one is at it. Yields whether the result is still missing."""
+    result.parent.mkdir(parents=True, exist_ok=True)
+    with result.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # given back by the system, however this process ends
+        yield not result.is_file()
 
 
 def _one(run: Run, dataset: Dataset, flags: argparse.Namespace, sets: Sets) -> None:
     stamp = asdict(make_stamp("benchmarks.quality", ["run", str(flags.experiment), "--only", run.name]))
     path = result_path(flags.runs, run)
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = path.with_suffix(".state")
     fitted = fit(run, dataset.parts, flags.backbone, state)
     test = dataset.parts.test
@@ -150,6 +173,9 @@ def _one(run: Run, dataset: Dataset, flags: argparse.Namespace, sets: Sets) -> N
         "model": dataset.models,
         "settings": asdict(run.config) if run.kind == "encoder" else {},
         "start": run.start,
+        "train_models": run.train_models,
+        "unseen_by": run.unseen_by,
+        "made_from": made_from(run, sets),
         "subset": asdict(run.subset),
         "prompts": {"train": len(dataset.parts.train), "validation": len(dataset.parts.validation), "test": len(test)},
         **figures,
@@ -209,13 +235,19 @@ def _transfer(run: Run, dataset: Dataset, fitted: Fitted, flags: argparse.Namesp
     subset = replace(run.subset, test_prompts=run.subset.transfer_prompts)
     judged = {name: load_dataset(name, flags.data, subset, sets) for name in run.transfer_to if name != run.dataset}
     if run.train_models == "seen":
-        judged["unseen models"] = load_dataset(run.dataset, flags.data, run.subset, sets, models="unseen")
+        judged[UNSEEN_MODELS] = load_dataset(run.dataset, flags.data, run.subset, sets, models="unseen")
     learned = dataset.parts.train.prompt + dataset.parts.validation.prompt
     figures = {}
     for name, other in judged.items():
         test = other.parts.test
         test = test.take(np.nonzero(~seen_before(test.prompt, learned, run.subset.similarity))[0])
         figures[name] = {**_figures(fitted.score(test.prompt), test.typical_tokens), "prompts": len(test)}
+        if name == UNSEEN_MODELS:
+            # Not every model answered every prompt: the models learned from are judged on these prompts as well.
+            row_of = {prompt: row for row, prompt in enumerate(dataset.parts.test.prompt)}
+            own = [row_of[prompt] for prompt in test.prompt if prompt in row_of]
+            scores = fitted.score([dataset.parts.test.prompt[row] for row in own])
+            figures[name]["own_tau"] = _figures(scores, dataset.parts.test.typical_tokens[np.array(own)])["tau"]
     return figures
 
 

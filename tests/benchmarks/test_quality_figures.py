@@ -23,12 +23,21 @@ def one_table(logs: np.ndarray) -> Records:
     )
 
 
-def test_a_response_is_set_against_the_mean_of_its_repeats() -> None:
-    # Geometric means 2, 4, 8: the order of the targets but for one of three pairs. Arithmetic means would reverse more.
-    repeats = np.array([[1.0, 4.0], [4.0, 4.0], [1.0, 64.0]])
-    found = ceiling.of_single_response(np.array([10.0, 30.0, 20.0]), repeats, resamples=20)
-    assert found.value == pytest.approx(1 / 3)
-    assert "geometric mean of 2 others" in found.how
+def test_a_perfect_ranker_reaches_the_ceiling_of_a_single_response() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=3000)
+    answers = np.exp(5 + truth[:, None] + rng.normal(0, 0.6, (3000, 4)))
+    found = ceiling.of_single_response(answers[:, 0], answers[:, 1:], resamples=20)
+    perfect = kendalltau(truth, answers[:, 0]).statistic
+    assert found.value == pytest.approx(perfect, abs=0.015)
+    assert found.low < perfect < found.high
+    # The mean of three noisy answers is no perfect ranker.
+    assert kendalltau(answers[:, 1:].prod(axis=1), answers[:, 0]).statistic < perfect - 0.03
+
+
+def test_a_response_that_has_nothing_in_common_with_its_repeats_has_no_order_to_reach() -> None:
+    repeats = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
+    assert ceiling.of_single_response(np.array([3.0, 2.0, 1.0]), repeats, resamples=20).value == 0
 
 
 def test_repeats_are_set_against_each_other() -> None:

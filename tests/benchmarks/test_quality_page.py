@@ -302,7 +302,7 @@ def with_everything(runs: Runs) -> Runs:
     runs.experiment("depth_and_length", subset + entries.replace("margin", "3 layers").replace("regression", "6 layers"))
     runs.add("a", "3 layers", 0, 0.5, experiment="depth_and_length")
     runs.add("a", "6 layers", 0, 0.55, experiment="depth_and_length")
-    runs.experiment("across", subset + '[[runs]]\nmethod = "ours"\ndatasets = ["a", "b"]\n')
+    runs.experiment("across", subset + '[[runs]]\nmethod = "ours"\ndatasets = ["a", "b"]\ntransfer_to = ["a", "b"]\n')
     figures = {"tau_low": 0.1, "tau_high": 0.3, "pair_accuracy": 0.6, "filtered_pair_accuracy": 0.6, "prompts": 30}
     runs.add("a", "ours", 0, 0.7, experiment="across", transfer={"b": {"tau": 0.2, **figures}})
     runs.add("b", "ours", 0, 0.5, experiment="across", transfer={"a": {"tau": 0.3, **figures}})
@@ -413,3 +413,22 @@ def test_the_committed_page_is_what_its_figures_give() -> None:
         drawn = {f"{name}.svg": svg_text(text) for name, plot in PLOTS.items() if (text := plot(document)) is not None}
         folder = PAGE.with_suffix("")
         assert {path.name: svg_text(path.read_text(encoding="utf-8")) for path in folder.iterdir()} == drawn
+
+
+@pytest.mark.parametrize(
+    ("recorded", "what"),
+    [
+        ({"train_models": "seen"}, "train_models"),
+        ({"transfer": {"elsewhere": {}}}, "transfer_to"),
+        ({"made_from": {"model.safetensors": "0" * 64}}, "recipe or checkpoint"),
+    ],
+)
+def test_a_result_made_from_something_else_is_refused(
+    runs: Runs, recorded: dict[str, Any], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs.experiment(
+        "extra", '[subset]\ntrain_prompts = 100\n[[runs]]\nmethod = "ours"\ndatasets = ["a"]\nexpect_tau = [0.0, 1.0]\n'
+    )
+    runs.add("a", "ours", 0, 0.5, experiment="extra", **recorded)
+    assert runs.report() == 1
+    assert f"another {what} than extra.toml says" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from trainer.errors import ConfigError, DataError
 from trainer.records import Records
 
 SETS: datasets.Sets = {
-    "one": {"path": "one.parquet", "model_column": "model", "repeat_columns": ["response_tokens", "weight"]},
+    "one": {"path": "one.parquet", "model_column": "model", "repeat_columns": ["response_tokens", "weight", "weight"]},
     "many": {"path": "many.parquet", "model_column": "model"},
 }
 
@@ -58,7 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     data = tmp_path / "data"
     base = make_records(400)
     lengths = base.response_tokens
-    # The weight column stands in for a second answer.
+    # The weight column stands in for two further answers.
     Records.build(base.prompt, lengths, model=["solo"] * len(base), weight=(lengths + 1).tolist()).save(data / "one.parquet")
     models = [f"model-{number}" for number in range(4)]
     Records.build(
@@ -103,7 +103,7 @@ def test_a_trained_run_says_what_it_cost_and_how_far_it_carries(folder: Path, ti
 def test_an_untrained_run_has_a_ceiling_from_repeated_answers(folder: Path, tiny_backbone: Path) -> None:
     assert quality_run.main(words(folder, tiny_backbone, "--only", "one.prompt_length.0")) == 0
     run = result(folder, "one.prompt_length.0")
-    assert run["ceiling"]["value"] > 0.95  # the second answer is one token longer than the first
+    assert run["ceiling"]["value"] > 0.95  # the other answers are one token longer than the first
     assert run["settings"] == {}
     assert "encoder_forwards" not in run
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from corpus import tiny_config
 
 from trainer.config import TrainConfig
-from trainer.errors import ConfigError
+from trainer.errors import CheckpointError, ConfigError
+from trainer.loop import train
 from trainer.losses.buckets import bucket_loss, expected_bucket
 from trainer.losses.distribution import distribution_loss, log_expected_length, spread_of
 from trainer.losses.listmle import listmle_loss
@@ -18,9 +21,12 @@ from trainer.losses.names import LOSSES, ONE_OUTPUT
 from trainer.losses.objective import BUCKETS, LengthScale, make_objective, make_target
 from trainer.losses.regression import regression_loss
 from trainer.model_card import _LOSS_WORDS
+from trainer.model_effects import to_examples
 from trainer.pairs import all_pairs, clear_of_noise
+from trainer.ranker import Ranker
+from trainer.records import Records
 from trainer.repeat_noise import fit_noise_curve
-from trainer.run import check_servable
+from trainer.run import check_servable, split_examples, training_set
 
 ONE = torch.ones(1)
 
@@ -171,3 +177,30 @@ def test_pairs_within_the_noise_are_left_out() -> None:
 
 def test_the_model_card_has_words_for_every_loss_of_a_checkpoint() -> None:
     assert set(_LOSS_WORDS) == set(ONE_OUTPUT)
+
+
+def test_more_layers_than_there_are_cannot_be_kept(tiny_backbone: Path) -> None:
+    assert Ranker.load(tiny_backbone, 32, layers=1).model.config.num_hidden_layers == 1
+    with pytest.raises(CheckpointError, match="has 2 layers; 3 cannot be kept"):
+        Ranker.load(tiny_backbone, 32, layers=3)
+
+
+@pytest.mark.parametrize("settings", [{"noise_gap": 1.0}, {"loss": "soft_logistic"}])
+def test_settings_that_live_on_repeats_are_refused_without_any(
+    settings: dict[str, object], tiny_backbone: Path, records: Records, tmp_path: Path
+) -> None:
+    config = tiny_config(tiny_backbone, **settings)
+    ranker = Ranker.load(tiny_backbone, 32)
+    parts = split_examples(to_examples(records), config)
+    with pytest.raises(ConfigError, match="answered more than once"):
+        train(config, training_set(ranker, parts.train, parts.validation), ranker, tmp_path)
+
+
+def test_the_end_of_a_long_prompt_can_be_kept_as_well(tiny_backbone: Path) -> None:
+    head = Ranker.load(tiny_backbone, 8)
+    both = Ranker.load(tiny_backbone, 8, truncation="head_tail")
+    long = "music rivers bread maps glass trains poetry storms planets trade"
+    whole = Ranker.load(tiny_backbone, 64).tokenize([long])[0]
+    assert len(whole) > 8
+    assert both.tokenize([long])[0].tolist() == [*whole[:4], *whole[-4:]]
+    assert both.tokenize(["music"])[0].tolist() == head.tokenize(["music"])[0].tolist()

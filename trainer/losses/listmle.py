@@ -8,7 +8,7 @@ import torch
 def listmle_loss(scores: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """Mean negative log likelihood per prompt of the order of `lengths`, the longest first.
 
-    scores, lengths: float[batch]. Prompts of equal length keep the order in which they come, which is random in training.
+    scores, lengths: float[batch]. Of prompts of equal length, the one that comes first counts as the longer.
     """
     ordered = scores[torch.argsort(lengths, descending=True, stable=True)]
     # logsumexp over each prompt and all that come after it.
