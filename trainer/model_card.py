@@ -72,13 +72,20 @@ def render_model_card(card: RankerCard, recipe: Recipe) -> str:
         "| prompts of | scorer | prompts | tau-b | pair accuracy | filtered |",
         "|---|---|---|---|---|---|",
     ]
-    for part, note in (("test", ""), ("zero_shot", " (zero-shot)")):
+    watched = {source.name for source in recipe.zero_shot if source.watched}
+    for part in ("test", "zero_shot"):
         for source in metrics.get(part, {}):
+            note = "" if part == "test" else " (watched)" if source in watched else " (zero-shot)"
             for label, suffix in _SCORERS:
                 lines.append(_row(f"{source}{note}", label, metrics[part + suffix][source]))
     lines += [
         "",
         "Zero-shot rows: no length of that set was learned, and prompts that are, or nearly are, among the learned ones are left out.",
+        *(
+            ["Watched rows: nothing of that set was learned either, but settings were chosen by looking at it."]
+            if watched
+            else []
+        ),
         "Rows are judged against a prompt's typical length, the mean over all models that answered it; one response is noisier.",
         "",
         "## How it was made",

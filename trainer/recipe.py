@@ -19,11 +19,15 @@ from trainer.records import Records
 
 @dataclass(frozen=True)
 class RecordSource:
-    """A file of the recipe. `licence` is what the source states; `max_prompts` keeps that many prompts, chosen by hash (0: all)."""
+    """A file of the recipe. `licence` is what the source states; `max_prompts` keeps that many prompts, chosen by hash (0: all).
+
+    watched: true for a zero-shot set that settings were chosen by, which the card then says.
+    """
 
     source: LocalSource
     licence: str = ""
     max_prompts: int = 0
+    watched: bool = False
     length_unit: str = "tokens"
     length_tokenizer: str | None = None
 
@@ -116,7 +120,7 @@ def _record_source(entry: Any, data_folder: Path, recipe: Path) -> RecordSource:
     if unknown := entry.keys() - types.keys():
         raise ConfigError(f"{recipe}: unknown keys {', '.join(sorted(unknown))} in an entry of records or zero_shot")
     for key, value in entry.items():
-        if type(value) is not (int if types[key] == "int" else str):
+        if type(value) is not {"int": int, "bool": bool}.get(types[key], str):
             raise ConfigError(f"{recipe}: {key} = {value!r} in an entry of records or zero_shot is of the wrong type")
     own = {field.name for field in fields(RecordSource)}
     local = {

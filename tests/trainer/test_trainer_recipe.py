@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from corpus import make_records
 
+from trainer.checkpoint import read_checkpoint
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError, DataError, ExpectationError
+from trainer.local import LocalSource
+from trainer.model_card import render_model_card
 from trainer.model_effects import to_examples
-from trainer.recipe import Recipe, check_expectations, read_recipe
+from trainer.recipe import Recipe, RecordSource, check_expectations, read_recipe
 from trainer.records import Records
 from trainer.run import run, split_examples
 
@@ -115,3 +118,20 @@ def test_a_missing_zero_shot_file_is_noticed_before_training(tmp_path: Path, tin
     with pytest.raises(DataError, match=r"other\.parquet: no such file"):
         run(recipe, records, tmp_path / "run", command="")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_card_says_which_sets_were_looked_at_while_choosing(tiny_checkpoint: Path) -> None:
+    card = read_checkpoint(tiny_checkpoint).card
+    judged = {
+        f"zero_shot{suffix}": {"seen": figures["all"], "unseen": figures["all"]}
+        for suffix, figures in (
+            (key.removeprefix("test"), value) for key, value in card.metrics.items() if key.startswith("test")
+        )
+    }
+    sources = tuple(RecordSource(LocalSource(Path(f"{name}.parquet")), watched=name == "seen") for name in ("seen", "unseen"))
+    text = render_model_card(
+        replace(card, metrics={**card.metrics, **judged}), Recipe(name="r", config=TrainConfig(), train=(), zero_shot=sources)
+    )
+    assert "| seen (watched) | encoder |" in text
+    assert "| unseen (zero-shot) | encoder |" in text
+    assert "settings were chosen by looking at it" in text
