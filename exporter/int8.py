@@ -73,7 +73,7 @@ def _in_8_bits(node: NodeProto, constants: dict[str, TensorProto], graph: _Rewri
         # A single column is a head's: next to no work, and all of the score.
         if weight.ndim == 2 and weight.shape[1] > 1:
             return _product(node, weight, graph)
-    if node.op_type == "Gather" and node.input[0] in constants:
+    if node.op_type == "Gather" and node.input[0] in constants and not any(each.i for each in node.attribute):  # rows of it
         table = numpy_helper.to_array(constants[node.input[0]])
         if table.ndim == 2 and table.dtype == np.float32 and table.size >= SMALLEST_TABLE:
             return _look_up(node, table, graph)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.errors import GraphError
+from exporter.int8 import to_int8
 from pars.v1 import bundle_pb2
 
 
@@ -45,19 +46,6 @@ def _to_fp16(plain: Path, folder: Path) -> Path:
     return folder / "model.onnx"
 
 
-def _to_int8(plain: Path, folder: Path) -> Path:
-    """Optimum's dynamic quantisation of matrix products, per channel, which keeps more of the order than per tensor."""
-    from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
-
-    quantizer = ORTQuantizer.from_pretrained(plain.parent, file_name=plain.name)
-    quantizer.quantize(
-        save_dir=folder,
-        quantization_config=AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True),
-        file_suffix="",
-    )
-    return folder / plain.name
-
-
 DEFAULT_PRECISION = "fp32"
 """The only one whose scores are the same in any batch on a CPU; see docs/bundles.md for what each costs and loses."""
 
@@ -66,6 +54,6 @@ PRECISIONS = {
     for precision in (
         Precision("fp32", bundle_pb2.PRECISION_FP32, 1e-4, 0.9999, 1e-3, _keep),
         Precision("fp16", bundle_pb2.PRECISION_FP16, 2e-2, 0.99, 3e-2, _to_fp16),
-        Precision("int8", bundle_pb2.PRECISION_INT8_DYNAMIC, 0.4, 0.9, 0.4, _to_int8),
+        Precision("int8", bundle_pb2.PRECISION_INT8_DYNAMIC, 0.4, 0.9, 0.4, to_int8),
     )
 }
