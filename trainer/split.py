@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -51,7 +52,12 @@ def split_by_hash(prompts: Sequence[str], *, validation_share: float, test_share
 
 
 def near_duplicates(prompts: Sequence[str], similarity: float) -> Rows:
-    """Group number of every prompt, int64[n]: prompts are together when a chain of near-duplicates connects them."""
+    """Group number of every prompt, int64[n], not to be written to: prompts are together when a chain of near-duplicates connects them."""
+    return _groups(tuple(prompts), similarity)
+
+
+@lru_cache(maxsize=1)  # the audit and the split of one run ask for the same groups, which take seconds
+def _groups(prompts: tuple[str, ...], similarity: float) -> Rows:
     index, sketches = _index(), [_sketch(prompt) for prompt in _watched(prompts, "sketching prompts")]
     group_of = list(range(len(prompts)))
 
@@ -67,7 +73,9 @@ def near_duplicates(prompts: Sequence[str], similarity: float) -> Rows:
                 group_of[root(row)] = root(other)
         index.insert(row, sketch)
     _, groups = np.unique([root(row) for row in range(len(prompts))], return_inverse=True)
-    return groups.astype(np.int64)
+    groups = groups.astype(np.int64)
+    groups.flags.writeable = False
+    return groups
 
 
 def seen_before(prompts: Sequence[str], known: Sequence[str], similarity: float) -> npt.NDArray[np.bool_]:
