@@ -16,7 +16,7 @@ class Precision:
     """One precision. Tolerances are in standard deviations of the PyTorch scores over the probe prompts, since a score has no unit.
 
     score_tolerance: largest difference to PyTorch in fp32. tau_b_floor: lowest rank agreement with it. golden_tolerance: largest
-    difference when the bundle is opened on another machine. int8 moved a score by up to 0.22 and gave tau-b 0.95 on MiniLM, so its
+    difference when the bundle is opened on another machine. int8 moved a score by up to 0.09 and gave tau-b 0.978 on MiniLM, so its
     bounds only catch what is broken. convert: file of the plain graph, folder for the result → its file.
     """
 
@@ -47,13 +47,13 @@ def _to_fp16(plain: Path, folder: Path) -> Path:
 
 
 DEFAULT_PRECISION = "fp32"
-"""The only one whose scores are the same in any batch on a CPU; see docs/bundles.md for what each costs and loses."""
+"""The reference, on any device; see docs/bundles.md for what each costs and loses."""
 
 PRECISIONS = {
     precision.name: precision
     for precision in (
         Precision("fp32", bundle_pb2.PRECISION_FP32, 1e-4, 0.9999, 1e-3, _keep),
         Precision("fp16", bundle_pb2.PRECISION_FP16, 2e-2, 0.99, 3e-2, _to_fp16),
-        Precision("int8", bundle_pb2.PRECISION_INT8_DYNAMIC, 0.4, 0.9, 0.4, to_int8),
+        Precision("int8", bundle_pb2.PRECISION_INT8_DYNAMIC, 0.3, 0.93, 0.1, to_int8),
     )
 }
