@@ -75,6 +75,7 @@ _SHAPES: Mapping[tuple[bool, bool], tuple[CallKind, str, Callable[..., Any]]] = 
 def _watched_coroutine(behaviour: Callable[[Any, Any], Any], begin: CallBegin) -> Callable[[Any, Any], Any]:
     async def call(request: Any, context: Any) -> Any:
         end = begin(context)
+        given_s = context.time_remaining()
         code, reply = grpc.StatusCode.UNKNOWN, None
         try:
             answer = behaviour(request, context)
@@ -83,7 +84,7 @@ def _watched_coroutine(behaviour: Callable[[Any, Any], Any], begin: CallBegin) -
             code = _set_code(context) or grpc.StatusCode.OK
             return reply
         except BaseException as error:
-            code = _failed_with(error, context)
+            code = _failed_with(error, context, given_s)
             raise
         finally:
             end(code, reply)
@@ -94,13 +95,14 @@ def _watched_coroutine(behaviour: Callable[[Any, Any], Any], begin: CallBegin) -
 def _watched_generator(behaviour: Callable[[Any, Any], AsyncIterator[Any]], begin: CallBegin) -> Callable[[Any, Any], Any]:
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
         end = begin(context)
+        given_s = context.time_remaining()
         code = grpc.StatusCode.UNKNOWN
         try:
             async for reply in behaviour(request, context):
                 yield reply
             code = _set_code(context) or grpc.StatusCode.OK
         except BaseException as error:
-            code = _failed_with(error, context)
+            code = _failed_with(error, context, given_s)
             raise
         finally:
             end(code, None)
@@ -108,15 +110,21 @@ def _watched_generator(behaviour: Callable[[Any, Any], AsyncIterator[Any]], begi
     return call
 
 
-def _failed_with(error: BaseException, context: Any) -> grpc.StatusCode:
-    """The status of a call whose handler raised."""
+LATE_SHARE = 0.1
+"""Of a call's time: a call that is cancelled with less than this left has run out of time. The caller's deadline is a little before ours,
+which began when the call arrived, so that a caller who gives up in time cancels before our clock says so."""
+
+
+def _failed_with(error: BaseException, context: Any, given_s: float | None) -> grpc.StatusCode:
+    """The status of a call whose handler raised. given_s: the time that was left to it when it began."""
     code = _set_code(context)
     if code is not None and code is not grpc.StatusCode.OK:
         return code
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         # gRPC cancels the handler when the caller hangs up and when the caller's deadline passes; the clock tells which.
         left_s = context.time_remaining()
-        return grpc.StatusCode.CANCELLED if left_s is None or left_s > 0 else grpc.StatusCode.DEADLINE_EXCEEDED
+        in_time = given_s is None or left_s is None or left_s > LATE_SHARE * given_s
+        return grpc.StatusCode.CANCELLED if in_time else grpc.StatusCode.DEADLINE_EXCEEDED
     return grpc.StatusCode.UNKNOWN
 
 
