@@ -192,13 +192,10 @@ quality: backbone ## rank quality of every method: DATA=folder of the sets; make
 	@test -n "$(DATA)" || { echo "DATA=folder is missing: where the files of benchmarks/quality/datasets.toml are" >&2; exit 2; }
 	@failed=0; for experiment in benchmarks/quality/experiments/*.toml; do \
 		$(BIN)/python -m benchmarks.quality run $$experiment --data $(DATA) $(QUALITY_FLAGS) || failed=1; done; \
-		$(MAKE) --no-print-directory runs/quality/chat.json runs/quality/precision.json || failed=1; \
+		for part in chat precision; do test runs/quality/$$part.json -nt default_ranker/model.safetensors || \
+		$(BIN)/python -m benchmarks.quality.$$part --checkpoint default_ranker --data $(DATA) --out runs/quality/$$part.json || failed=1; done; \
 		$(BIN)/python -m benchmarks.quality report || failed=1; \
 		$(BIN)/python -m benchmarks.quality page; exit $$failed
-runs/quality/chat.json: default_ranker/model.safetensors
-	$(BIN)/python -m benchmarks.quality.chat --data $(DATA) --checkpoint default_ranker --out $@
-runs/quality/precision.json: default_ranker/model.safetensors
-	$(BIN)/python -m benchmarks.quality.precision --checkpoint default_ranker --data $(DATA) --out $@
 
 FUZZ_SECONDS ?= 60
 .venv-fuzz/.ready: pyproject.toml .ci/constraints.txt

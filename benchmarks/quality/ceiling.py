@@ -23,8 +23,6 @@ IntArray = npt.NDArray[np.int64]
 RESAMPLES = 200
 """Bootstrap over prompts. Fewer than for a ranker's tau: a resample here costs a tau for every model."""
 SPLITS = 20
-MIN_PROMPTS = 10
-"""A model that answered fewer of the prompts has no tau worth averaging."""
 
 
 @dataclass(frozen=True)
@@ -55,41 +53,6 @@ def of_single_response(target: FloatArray, repeats: FloatArray, *, seed: int = 0
 
     how = f"tau of a perfect ranker, from how well the response agrees with {repeats.shape[1]} others to the same prompt"
     return _with_interval(value, len(target), how, seed, resamples)
-
-
-def between_repeats(repeats: FloatArray, *, seed: int = 0, resamples: int = RESAMPLES) -> Ceiling:
-    """One answer against another to the same prompt, mean over all pairs of repeats. repeats: float[n, k], k >= 2."""
-    pairs = list(combinations(range(repeats.shape[1]), 2))
-    return _with_interval(
-        lambda rows: float(np.mean([_tau_b(repeats[rows, one], repeats[rows, other]) for one, other in pairs])),
-        len(repeats),
-        f"one response against another to the same prompt, mean over {len(pairs)} pairs",
-        seed,
-        resamples,
-    )
-
-
-def of_unseen_model(records: Records, *, seed: int = 0, resamples: int = RESAMPLES) -> Ceiling:
-    """Of a row judged against one model's answers: each model against the typical length of all others, mean over models.
-
-    The typical length is that of trainer/model_effects.py, fitted without the model. Raises ValueError where no model qualifies.
-    """
-    logs = _log_matrix(records)
-    others = np.column_stack([_typical(np.delete(logs, model, axis=1)) for model in range(logs.shape[1])])
-    answered = np.isfinite(logs) & np.isfinite(others)
-    judged = [model for model in range(logs.shape[1]) if answered[:, model].sum() >= MIN_PROMPTS]
-    if not judged:
-        raise ValueError("no model answered enough prompts that others answered as well")
-
-    def mean_tau(rows: IntArray) -> float:
-        taus = []
-        for model in judged:
-            both = rows[answered[rows, model]]
-            taus.append(_tau_b(logs[both, model], others[both, model]))
-        return float(np.mean(taus))
-
-    how = f"one model against the typical length of the others, mean over {len(judged)} models"
-    return _with_interval(mean_tau, len(logs), how, seed, resamples)
 
 
 def between_halves(records: Records, *, splits: int = SPLITS, seed: int = 0, resamples: int = RESAMPLES) -> Ceiling:

@@ -128,13 +128,15 @@ def learner_labels(transfers: Sequence[Row]) -> list[str]:
     return [row["method"] if len(sets) == 1 else f"{row['trained_on']}, {row['method']}" for row in transfers]
 
 
+ITSELF = "itself"
+
+
 def transfer_grid(transfers: Sequence[Row]) -> Grid:
-    """Rankers, sets judged on, and tau-b by (ranker, set judged on), the ranker's own set included."""
+    """Rankers, sets judged on, and tau-b by (ranker, set judged on). The first set, ITSELF, is held-out prompts of the ranker's own."""
     labels = learner_labels(transfers)
     tau = {(label, row["tested_on"]): row["tau"] for label, row in zip(labels, transfers, strict=True)}
-    tau |= {(label, row["trained_on"]): row["own_tau"] for label, row in zip(labels, transfers, strict=True)}
-    own = dict.fromkeys(row["trained_on"] for row in transfers)
-    return list(dict.fromkeys(labels)), list(own | dict.fromkeys(row["tested_on"] for row in transfers)), tau
+    tau |= {(label, ITSELF): row["own_tau"] for label, row in zip(labels, transfers, strict=True)}
+    return list(dict.fromkeys(labels)), [ITSELF, *dict.fromkeys(row["tested_on"] for row in transfers)], tau
 
 
 def transfer_table(transfers: Sequence[Row]) -> list[str]:
