@@ -1,4 +1,4 @@
-"""The engine on its good days: order, batching across workers, tiers, timing, recovery. Its bad days are the failure matrix."""
+"""The engine on its good days: order, batching across workers, tiers, timing, recovery. Its bad days: test_sidecar_failure_*."""
 
 import asyncio
 import logging
@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from sidecar_failing_models import raises_foreign_error
 from sidecar_rig import HeldTokenizer, Rig, length_scores
-from test_sidecar_failure_matrix import raises_foreign_error
 
 from pars.v1 import ranker_pb2
 from sidecar import runner as runner_module

@@ -8,10 +8,10 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from sidecar_failing_models import raises_foreign_error
 from sidecar_rig import WAIT_S, Rig
 from sidecar_served import MAX_MESSAGE_BYTES, MAX_PROMPTS, Served, StartServed, status_of
 from sidecar_tiny import MAX_TOKENS, expected_score
-from test_sidecar_failure_matrix import raises_foreign_error
 
 from pars.v1 import ranker_pb2
 from sidecar.health import LIFECYCLE, ranker_component

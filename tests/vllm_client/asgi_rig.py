@@ -1,6 +1,7 @@
 """A server and an application to put a middleware between, played by hand: no sockets, every message under the test's control."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 
@@ -89,3 +90,35 @@ class RecordingApp:
     @property
     def fields(self):
         return json.loads(self.body)
+
+
+class LivingApp(RecordingApp):
+    """Has a lifespan too, and writes down what it sees of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.life = []
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "lifespan":
+            await super().__call__(scope, receive, send)
+            return
+        for state in ("startup", "shutdown"):
+            message = await receive()
+            self.life.append(message["type"])
+            assert message == {"type": f"lifespan.{state}"}
+            await send({"type": f"lifespan.{state}.complete"})
+
+
+@contextlib.asynccontextmanager
+async def live(middleware):
+    """Run the lifespan around a block, as a server does."""
+    inbox, outbox = asyncio.Queue(), asyncio.Queue()
+    task = asyncio.create_task(middleware({"type": "lifespan", "state": {}}, inbox.get, outbox.put))
+    async with asyncio.timeout(TIMEOUT_S):
+        await inbox.put({"type": "lifespan.startup"})
+        assert await outbox.get() == {"type": "lifespan.startup.complete"}
+        yield
+        await inbox.put({"type": "lifespan.shutdown"})
+        assert await outbox.get() == {"type": "lifespan.shutdown.complete"}
+        await task

@@ -74,7 +74,7 @@ def bundle_reply() -> ranker_pb2.GetBundleResponse:
 
 
 class ManualStream:
-    """A ScoreStream whose server side the test plays by hand: items arrive in `inbox`, what is put in `outbox` is sent."""
+    """An `answer_stream` whose server side the test plays by hand: items arrive in `inbox`, what is put in `outbox` is sent."""
 
     def __init__(self) -> None:
         self.inbox: queue.Queue[ranker_pb2.ScoreStreamRequest] = queue.Queue()
@@ -138,7 +138,7 @@ class ScriptedRanker(ranker_pb2_grpc.RankerServiceServicer):
         self.answer_compare = compare_reply
         self.answer_bundle = bundle_reply
         self.manual_stream = ManualStream()
-        self.answer_stream: Callable[..., Iterator[ranker_pb2.ScoreStreamResponse]] = self.manual_stream.serve
+        self.answer_stream: Callable[..., Iterator[ranker_pb2.ScoreStreamResponse]] = self.serve_items
         self.answer_item: Callable[[ranker_pb2.ScoreStreamRequest], ranker_pb2.ScoreStreamResponse | None] = item_reply
         self.called = threading.Event()
         self.released = threading.Event()
@@ -197,7 +197,6 @@ class ScriptedRanker(ranker_pb2_grpc.RankerServiceServicer):
 
 def main() -> None:
     server = ScriptedRanker(sys.argv[1])
-    server.answer_stream = server.serve_items
     print(server.address, flush=True)
     sys.stdin.read()
     server.stop()

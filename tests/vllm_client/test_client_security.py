@@ -33,7 +33,6 @@ def serve():
 
     def start(*arguments, **options):
         started.append(ScriptedRanker(*arguments, **options))
-        started[-1].answer_stream = started[-1].serve_items
         return started[-1]
 
     yield start

@@ -33,6 +33,7 @@ async def client(ranker):
 
 @pytest.fixture
 def server(ranker) -> ManualStream:
+    ranker.answer_stream = ranker.manual_stream.serve
     return ranker.manual_stream
 
 

@@ -59,12 +59,6 @@ def _standing_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ranker(ranker: ScriptedRanker) -> ScriptedRanker:
-    ranker.answer_stream = ranker.serve_items
-    return ranker
-
-
-@pytest.fixture
 async def prioritised(ranker: ScriptedRanker):
     """Makes an engine with priorities, connected; closes it."""
     made = []

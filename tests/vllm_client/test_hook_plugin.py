@@ -79,7 +79,6 @@ def engine_module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def register(engine_module: ModuleType, ranker: ScriptedRanker, monkeypatch: pytest.MonkeyPatch):
     """register(**settings): with the plugin on; returns the class."""
-    ranker.answer_stream = ranker.serve_items
     for name in [name for name in os.environ if name.startswith("PARS_HOOK_")]:
         monkeypatch.delenv(name)
 
