@@ -104,11 +104,10 @@ class TrainConfig:
         """What `trainer train --records` starts from: minutes on a laptop's CPU for 20,000 short prompts, where the defaults above, the
         reference's, take three passes at a rate that needs more of them.
 
-        The loss is the best of docs/quality.md; batch, epochs and learning rate are those of the recipes for single sets
-        (trainer/recipes/alpaca_*.toml). Fewer validation prompts
+        Batch, epochs and learning rate are those of the recipes for single sets (trainer/recipes/alpaca_*.toml). Fewer validation prompts
         choose the checkpoint: scoring 2,000 of them eight times would be a sixth of the work of training.
         """
-        return cls(loss="heteroscedastic", batch_prompts=32, epochs=2, learning_rate=2e-4, validation_prompts=1000)
+        return cls(batch_prompts=32, epochs=2, learning_rate=2e-4, validation_prompts=1000)
 
     @classmethod
     def from_mapping(cls, values: dict[str, object]) -> TrainConfig:

@@ -23,7 +23,6 @@ _LOSS_WORDS = {
     "soft_logistic": "pairwise logistic loss, softened by how much repeated responses differ",
     "regression": "squared error of the standardised log length",
     "margin_regression": "pairwise margin ranking loss (arXiv 2510.03243) plus squared error of the standardised log length",
-    "heteroscedastic": "negative log likelihood of a log-normal response length, its spread learned beside it and dropped afterwards",
     "listmle": "listwise likelihood loss (ListMLE)",
 }
 

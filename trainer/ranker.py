@@ -14,7 +14,6 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from pars.text import clip
 from trainer.errors import CheckpointError
-from trainer.head import set_outputs
 from trainer.losses.objective import first_output
 
 _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
@@ -46,8 +45,7 @@ class Ranker:
     ) -> Ranker:
         """Load a backbone (its head is then new and random) or a finished checkpoint, in 32-bit floats.
 
-        outputs: width of the head; a checkpoint's own output comes first. layers: keep this many of the encoder, from the
-        bottom; 0 keeps all.
+        outputs: width of the head. layers: keep this many of the encoder, from the bottom; 0 keeps all.
         """
         depth = {"num_hidden_layers": layers} if layers else {}
         try:
@@ -56,19 +54,13 @@ class Ranker:
                 raise CheckpointError(f"{name_or_folder!s} has {has} layers; {layers} cannot be kept")
             tokenizer = AutoTokenizer.from_pretrained(name_or_folder, use_fast=True)
             model = AutoModelForSequenceClassification.from_pretrained(
-                name_or_folder, num_labels=1, dtype=torch.float32, **depth
+                name_or_folder, num_labels=outputs, dtype=torch.float32, **depth
             )
-            set_outputs(model, outputs)
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"cannot load {name_or_folder!s}: {str(error).splitlines()[0]}") from error
         ranker = cls(model, tokenizer, max_tokens, truncation=truncation)
         ranker.check(name_or_folder)
         return ranker
-
-    def keep_first_output(self) -> None:
-        """Drop what the head has beside its first output, which then is the score."""
-        set_outputs(self.model, 1)
-        self.to_score = first_output
 
     def check(self, name: str | Path) -> None:
         """Raise CheckpointError, naming `name`, when tokenizer, model and max_tokens do not fit together."""

@@ -22,7 +22,7 @@ from trainer.checkpoint import Checkpoint, RankerCard, round_weights_to_half, wr
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError, DataError
 from trainer.evaluate import metrics_by_source
-from trainer.losses.names import SERVABLE
+from trainer.losses.names import ONE_OUTPUT
 from trainer.model_card import write_model_card
 from trainer.model_effects import Examples, to_examples
 from trainer.ngram_fit import fit_ngram_weights, score_all
@@ -84,15 +84,13 @@ def run(
     parts = split_examples(to_examples(records, seed=config.seed), config)
     unseen = zero_shot_parts(recipe, parts)  # opened now: a missing file must not cost a training run
     torch.manual_seed(config.seed)  # a backbone's new head is drawn at random
-    outputs = loop.objective_of(config, parts.train.typical_tokens).outputs
-    ranker = Ranker.load(backbone_folder or config.backbone, config.max_tokens, outputs=outputs, layers=config.layers)
+    ranker = Ranker.load(backbone_folder or config.backbone, config.max_tokens, layers=config.layers)
     chosen = parts.validation.take(_some_rows(len(parts.validation), config.validation_prompts, config.seed))
     rows = _rows_of(pairs or (), parts.train.prompt) if config.pairs == "file" else ()
     data = training_set(ranker, parts.train, chosen, rows)
     progress = loop.train(config, data, ranker, out / "state")
     if not PartialState().is_main_process:
         return {}
-    ranker.keep_first_output()
     card = RankerCard(
         name=recipe.name,
         max_tokens=config.max_tokens,
@@ -138,8 +136,10 @@ def training_set(
 
 def check_servable(config: TrainConfig) -> None:
     """Raise ConfigError for settings whose ranker a checkpoint cannot hold: one output, and a prompt's beginning, is the contract."""
-    if config.loss not in SERVABLE:
-        raise ConfigError(f"loss {config.loss!r} is for comparisons: a checkpoint has one output; choose {', '.join(SERVABLE)}")
+    if config.loss not in ONE_OUTPUT:
+        raise ConfigError(
+            f"loss {config.loss!r} is for comparisons: a checkpoint has one output; choose {', '.join(ONE_OUTPUT)}"
+        )
     if config.truncation != "head":
         raise ConfigError("truncation head_tail is for comparisons: a bundle reads the beginning of a prompt")
 

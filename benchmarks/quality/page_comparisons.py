@@ -23,7 +23,6 @@ MAIN, WIDE = "main", "wide"
 TITLES = {
     "cost": "The reference and ours, step for step",
     "losses": "What to minimise, and which pairs to learn from",
-    "kinds": "The best losses on sets of other kinds",
     "depth_and_length": "Depth of the encoder, and how much of a prompt it reads",
     "mixture": "How to learn from many sets at once",
     "recovery": "What a thousand prompts of the target bring back",

@@ -17,7 +17,7 @@ from trainer.losses.buckets import bucket_loss, expected_bucket
 from trainer.losses.distribution import distribution_loss, log_expected_length, spread_of
 from trainer.losses.listmle import listmle_loss
 from trainer.losses.logistic import logistic_loss
-from trainer.losses.names import LOSSES, SERVABLE
+from trainer.losses.names import LOSSES, ONE_OUTPUT
 from trainer.losses.objective import BUCKETS, LengthScale, make_objective, make_target
 from trainer.losses.regression import regression_loss
 from trainer.model_card import _LOSS_WORDS
@@ -141,7 +141,7 @@ def test_every_loss_orders_what_it_was_shown(name: str) -> None:
     assert (np.diff(scores) > 0).all()
 
 
-@pytest.mark.parametrize("loss", sorted(set(LOSSES) - set(SERVABLE)))
+@pytest.mark.parametrize("loss", sorted(set(LOSSES) - set(ONE_OUTPUT)))
 def test_a_ranker_that_a_checkpoint_cannot_hold_is_refused_before_it_is_trained(loss: str) -> None:
     with pytest.raises(ConfigError, match=f"loss '{loss}' is for comparisons"):
         check_servable(TrainConfig(loss=loss))
@@ -176,7 +176,7 @@ def test_pairs_within_the_noise_are_left_out() -> None:
 
 
 def test_the_model_card_has_words_for_every_loss_of_a_checkpoint() -> None:
-    assert set(_LOSS_WORDS) == set(SERVABLE)
+    assert set(_LOSS_WORDS) == set(ONE_OUTPUT)
 
 
 def test_more_layers_than_there_are_cannot_be_kept(tiny_backbone: Path) -> None:

@@ -1,7 +1,4 @@
-"""A distribution per prompt: log length is normal with a location and a spread of its own (a log-normal response length).
-
-Heteroscedastic regression (Nix and Weigend 1994): a prompt whose responses scatter widely pulls less at the location of the others.
-"""
+"""A distribution per prompt: log length is normal with a location and a spread of its own (a log-normal response length)."""
 
 from __future__ import annotations
 

@@ -62,10 +62,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Objective:
-    """outputs: width of the head in training. loss: (float[batch, outputs], target) → scalar.
-
-    score: float[batch, outputs] → float[batch].
-    """
+    """outputs: width of the head. loss: (float[batch, outputs], target) → scalar. score: float[batch, outputs] → float[batch]."""
 
     outputs: int
     loss: Callable[[torch.Tensor, Target], torch.Tensor]
@@ -99,10 +96,12 @@ def make_objective(name: str, scale: LengthScale, *, margin: float) -> Objective
             return Objective(
                 BUCKETS, lambda outputs, target: bucket_loss(outputs, target.bucket, target.weight), expected_bucket
             )
-        case "heteroscedastic":
-            return Objective(2, _distribution, first_output)
         case "distribution":
-            return Objective(2, _distribution, lambda outputs: log_expected_length(outputs, scale.log_std))
+            return Objective(
+                2,
+                lambda outputs, target: distribution_loss(outputs, target.standard, target.weight),
+                lambda outputs: log_expected_length(outputs, scale.log_std),
+            )
     raise ValueError(f"unknown loss {name!r}; known: {', '.join(LOSSES)}")
 
 
@@ -153,10 +152,6 @@ def _logistic(outputs: torch.Tensor, target: Target) -> torch.Tensor:
 
 def _soft_logistic(outputs: torch.Tensor, target: Target) -> torch.Tensor:
     return logistic_loss(outputs[:, 0], target.longer, target.shorter, target.pair_weight, target.certainty)
-
-
-def _distribution(outputs: torch.Tensor, target: Target) -> torch.Tensor:
-    return distribution_loss(outputs, target.standard, target.weight)
 
 
 def _regression(outputs: torch.Tensor, target: Target) -> torch.Tensor:
