@@ -25,6 +25,7 @@ class SideBySide:
     """tau: the best validation tau-b of the reference. The method reaches it at the first evaluation that is as good; None: never.
 
     …cpu_seconds, …forwards: CPU time of training and prompts encoded up to the reference's best evaluation, and up to that of the method.
+    whole_cpu_seconds: of the reference's whole training, which has to end before it is known which evaluation was the best.
     curves: [CPU seconds, encoded prompts, validation tau-b] of every evaluation.
     """
 
@@ -35,9 +36,11 @@ class SideBySide:
     tau: float
     reference_cpu_seconds: float
     reference_forwards: float
+    whole_cpu_seconds: float
     cpu_seconds: float | None
     forwards: float | None
     time_ratio: float | None
+    whole_time_ratio: float | None
     reference_curve: Curve
     curve: Curve
 
@@ -63,18 +66,21 @@ def cost_ratios(compared: Sequence[SideBySide]) -> dict[str, float | None]:
     slow; a median among those is null.
 
     time_to_reference_tau: CPU seconds until our validation tau-b is the reference's best, over the reference's CPU seconds at its best.
+    time_to_reference_tau_of_whole: the same over the CPU seconds of the reference's whole training.
     reference_forwards_over_ours: encoded prompts, the other way round: how many times more the reference encodes.
     """
     compared = [each for each in compared if each.method == OURS]
     if not compared:
         return {}
     times = [math.inf if each.time_ratio is None else each.time_ratio for each in compared]
+    whole = [math.inf if each.whole_time_ratio is None else each.whole_time_ratio for each in compared]
     # The median of the inverse, so that never is infinite here as well.
     forwards = [math.inf if each.forwards is None else each.forwards / each.reference_forwards for each in compared]
     return {
         "time_to_reference_tau": _finite(median(times)),
         "time_to_reference_tau_best": _finite(min(times)),
         "time_to_reference_tau_worst": _finite(max(times)),
+        "time_to_reference_tau_of_whole": _finite(median(whole)),
         "reference_forwards_over_ours": _inverse(_finite(median(forwards))),
         "time_compared_runs": len(compared),
         "time_never_reached": sum(math.isinf(time) for time in times),
@@ -95,6 +101,7 @@ def _compare(reference: Mapping[str, Any], other: Mapping[str, Any]) -> SideBySi
     best = best_point(reference["history"])
     reached = first_reaching(other["history"], best["validation_tau_b"])
     seconds = reached["train_cpu_seconds"] if reached else None
+    whole = reference["history"][-1]["train_cpu_seconds"]
     return SideBySide(
         experiment=reference["experiment"],
         dataset=reference["dataset"],
@@ -103,9 +110,11 @@ def _compare(reference: Mapping[str, Any], other: Mapping[str, Any]) -> SideBySi
         tau=best["validation_tau_b"],
         reference_cpu_seconds=best["train_cpu_seconds"],
         reference_forwards=best["encoded_prompts"],
+        whole_cpu_seconds=whole,
         cpu_seconds=seconds,
         forwards=reached["encoded_prompts"] if reached else None,
         time_ratio=None if seconds is None else seconds / best["train_cpu_seconds"],
+        whole_time_ratio=None if seconds is None else seconds / whole,
         reference_curve=_curve(reference["history"]),
         curve=_curve(other["history"]),
     )

@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.quality.cost import OURS, REFERENCE
-from benchmarks.quality.markdown import paragraph, table
+from benchmarks.quality.markdown import paragraph, plural, table
 from benchmarks.quality.results import Figures
 from benchmarks.quality.tables import Row, learner_labels, transfer_table, with_interval
 
@@ -179,7 +179,8 @@ def _headline(ratios: Figures) -> list[str]:
     worst = ratios["time_to_reference_tau_worst"]
     spread = f"{ratios['time_to_reference_tau_best']:.3f} to {'never' if worst is None else f'{worst:.3f}'}"
     return [
-        f"`{OURS}` reaches the best validation tau-b of `{REFERENCE}` in {time:.3f} of its CPU time (median of {runs} runs; {spread}); "
+        f"`{OURS}` reaches the best validation tau-b of `{REFERENCE}` in {time:.3f} of its CPU time (median of {plural(runs, 'run')}; "
+        f"{spread}), or {ratios['time_to_reference_tau_of_whole']:.3f} of that of its whole training; "
         f"`{REFERENCE}` encodes {forwards:.1f} times as many prompts for it."
     ]
 

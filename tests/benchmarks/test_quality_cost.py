@@ -32,8 +32,10 @@ def test_time_to_the_references_tau() -> None:
     (compared,) = side_by_side([REFERENCE, ours])
     assert (compared.tau, compared.reference_cpu_seconds, compared.reference_forwards) == (0.5, 20.0, 200)
     assert (compared.cpu_seconds, compared.forwards, compared.time_ratio) == (3.0, 25, pytest.approx(0.15))
+    assert (compared.whole_cpu_seconds, compared.whole_time_ratio) == (40.0, pytest.approx(0.075))
     ratios = cost_ratios([compared])
     assert ratios["time_to_reference_tau"] == pytest.approx(0.15)
+    assert ratios["time_to_reference_tau_of_whole"] == pytest.approx(0.075)
     assert ratios["reference_forwards_over_ours"] == pytest.approx(8)
 
 
