@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,12 @@ from exporter.precision import PRECISIONS
 from trainer.recipe import Recipe
 from trainer.records import Records
 from trainer.run import run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_arrive() -> None:
+    # A suite started in the background by a shell inherits that SIGINT is ignored, and so would every program that it interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
