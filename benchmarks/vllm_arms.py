@@ -16,6 +16,7 @@ from benchmarks.vllm_bench_serve import Load, run_bench
 from benchmarks.vllm_figures import figures_of
 from benchmarks.vllm_metrics import by_label, difference, total
 from benchmarks.vllm_process import VllmInstallation, VllmServer
+from benchmarks.vllm_requests import KEPT, estimates_of, requests_of
 
 RANKER_START_S = 60.0
 
@@ -98,6 +99,10 @@ def run_arm(vllm: VllmInstallation, arm: Arm, settings: LoadSettings, bundle: Pa
             before = server.metrics()
             result = run_bench(vllm, server.url, load, load.requests / load.request_rate + DRAIN_S)
             added = difference(server.metrics(), before)
+        # Afterwards, with nobody else on the cores: the same bundle says the same again.
+        prompts = [request.prompt for request in load.replay.requests[: load.requests]]
+        estimates = estimates_of(address, prompts, hook.get("tier", "any")) if address else {}
+    asked = total(added, "pars_hook_ask_seconds_count")
     return {
         "hook": hook,
         "engine_start_s": server.start_s,
@@ -106,6 +111,8 @@ def run_arm(vllm: VllmInstallation, arm: Arm, settings: LoadSettings, bundle: Pa
         "figures": figures_of(result),
         "preemptions": int(total(added, "vllm:num_preemptions_total")),
         "hook_outcomes": _counts(by_label(added, "pars_hook_requests_total", "outcome")),
+        "hook_ask_mean_ms": 1000 * total(added, "pars_hook_ask_seconds_sum") / asked if asked else None,
+        KEPT: requests_of(result) | estimates,
     }
 
 

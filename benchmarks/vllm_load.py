@@ -12,6 +12,7 @@ from benchmarks.vllm_arms import Arm, measure_capacity, run_arm
 from benchmarks.vllm_bench_serve import Load, bench_flags
 from benchmarks.vllm_figures import BASELINE, arm_summary, ratios_to_baseline
 from benchmarks.vllm_process import ENVIRONMENT, serve_flags
+from benchmarks.vllm_requests import KEPT
 from benchmarks.vllm_site import Bench, Site
 
 SMOKE_CAPACITY = 0.95
@@ -39,7 +40,7 @@ def under_load(bench: Bench, site: Site) -> dict[str, Any]:
         "arms": {arm.name: arm.what for arm in bench.arms},
         "summary": {arm.name: arm_summary([run for run in runs if run["arm"] == arm.name]) for arm in bench.arms},
         f"ratios_to_{BASELINE}": ratios_to_baseline(runs),
-        "runs": runs,
+        "runs": [{key: value for key, value in run.items() if key != KEPT} for run in runs],
     }
 
 

@@ -1,0 +1,36 @@
+"""What is kept of each single request of a run, so that others can work with it later: the simulator fits its step model to it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vllm_client import ClientConfig, RankerClient, Tier
+
+SCORING_MS = 60_000.0
+"""For a call of a hundred prompts or more, on cores that just ran an engine."""
+
+KEPT = "requests"
+"""The key in a kept run. Reports leave it out: hundreds of lines for each run."""
+
+
+def requests_of(result: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Lists, one entry for each request in the order of sending. sent_s: after the first one. The others as `vllm bench serve` has
+    them; prompt_tokens without those of the chat template."""
+    first_s = min(result["start_times"], default=0.0)
+    return {
+        "sent_s": [sent_s - first_s for sent_s in result["start_times"]],
+        "ttft_s": result["ttfts"],
+        "e2e_s": result["latencies"],
+        "prompt_tokens": result["input_lens"],
+        "output_tokens": result["output_lens"],
+    }
+
+
+def estimates_of(address: str, prompts: Sequence[str], tier: str = "any") -> dict[str, list[float]]:
+    """What the ranker at `address` says of the prompts, as lists in their order."""
+    with RankerClient(ClientConfig(address=address, deadline_ms=SCORING_MS)) as client:
+        scores = client.score_all(prompts, tier=Tier[tier.upper()]).scores
+    return {
+        "quantile": [score.quantile for score in scores],
+        "expected_tokens": [score.expected_tokens for score in scores],
+        "expected_tokens_p90": [score.expected_tokens_p90 for score in scores],
+    }
