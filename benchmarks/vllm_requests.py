@@ -9,17 +9,19 @@ SCORING_MS = 60_000.0
 """For a call of a hundred prompts or more, on cores that just ran an engine."""
 
 KEPT = "requests"
-"""The key in a kept run. Reports leave it out: hundreds of lines for each run."""
+"""The key in a kept run. Reports leave it out: it is tens of thousands of numbers."""
 
 
-def requests_of(result: Mapping[str, Any]) -> dict[str, list[float]]:
+def requests_of(result: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Lists, one entry for each request in the order of sending. sent_s: after the first one. The others as `vllm bench serve` has
-    them; prompt_tokens without those of the chat template."""
+    them: gaps_s is a list for each, between one token and the next, shorter when several tokens came at once; prompt_tokens is without
+    those of the chat template."""
     first_s = min(result["start_times"], default=0.0)
     return {
         "sent_s": [sent_s - first_s for sent_s in result["start_times"]],
         "ttft_s": result["ttfts"],
         "e2e_s": result["latencies"],
+        "gaps_s": result["itls"],
         "prompt_tokens": result["input_lens"],
         "output_tokens": result["output_lens"],
     }
