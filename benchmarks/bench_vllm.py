@@ -105,8 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", type=Path, default=REPOSITORY / "bundles" / "default_ranker-fp32", help="for the sidecar")
     parser.add_argument("--vllm-bin", type=Path, default=REPOSITORY / ".venv-vllm" / "bin", help="of vLLM's environment")
     parser.add_argument("--runs", type=Path, default=REPOSITORY / "runs" / "bench_vllm", help="where finished runs are kept")
-    parser.add_argument("--parts", type=_some_of(PARTS), default=PARTS, help=f"of {','.join(PARTS)}; default: both")
-    parser.add_argument("--arms", type=_some_of(ARM_NAMES), default=ARM_NAMES, help=f"of {','.join(ARM_NAMES)}; default: all")
+    parser.add_argument("--parts", type=some_of(PARTS), default=PARTS, help=f"of {','.join(PARTS)}; default: both")
+    parser.add_argument("--arms", type=some_of(ARM_NAMES), default=ARM_NAMES, help=f"of {','.join(ARM_NAMES)}; default: all")
     parser.add_argument("--starts", type=int, default=2, help="engine starts of each arm (default 2)")
     parser.add_argument("--requests", type=int, default=400, help="of a run (default 400)")
     parser.add_argument("--load", type=float, default=1.15, help="arrivals as a share of what the engine can do (default 1.15)")
@@ -120,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _some_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+def some_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """For a flag whose value is a list of these names, separated by commas."""
+
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(text.split(","))
         if unknown := set(names) - set(known):

@@ -1,0 +1,69 @@
+"""How long a step takes, and what lies between client and engine: found in real runs by least squares.
+
+Runs that kept their requests tell all of it, see fit_requests. Of older runs there are figures alone; since their steps were padded to
+one length, that length is what can be found, through the simulator.
+"""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.optimize import least_squares
+
+from benchmarks.simulator.figures import simulated_figures
+from benchmarks.simulator.fit_requests import around_times_ms, fit_requests
+from benchmarks.simulator.recorded import RealRun
+from benchmarks.simulator.simulate import Run, simulate
+from benchmarks.simulator.step_model import StepModel
+
+FITTED_FIGURES = ("duration_s", "e2e_mean_s", "e2e_p90_s", "ttft_mean_s", "per_token_mean_ms", "per_token_p90_ms")
+"""Sums and high percentiles: a maximum is one request's fate, and a median of waiting times jumps."""
+
+USUAL_AROUND_MS = 10.0
+"""From the client to the engine and back, when no requests were kept: what was found in runs that kept them, on the same machine."""
+
+DIFFERENCE = 0.005
+"""Step of the numerical derivative, as a share: figures are not smooth in a step's length, since a tick can change the order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """around_ms: from the client to the engine and back."""
+
+    step_model: StepModel
+    around_ms: float
+
+
+def run_with(fitted: Fitted, real: RealRun) -> Run:
+    """The same requests, simulated."""
+    setup = dataclasses.replace(real.setup, step_model=fitted.step_model, before_ms=fitted.around_ms)
+    return simulate(setup, real.requests, real.estimates)
+
+
+def fitted_on(runs: Sequence[RealRun]) -> Fitted:
+    """From their single requests where all of them kept them, else from their figures. All of one engine's settings."""
+    kept = [(run.kept, run.setup.hook.ask_ms) for run in runs if run.kept is not None]
+    if len(kept) < len(runs):
+        return _from_figures(runs)
+    step_model = fit_requests([requests for requests, _ in kept])
+    slots = runs[0].setup.engine.max_num_seqs
+    around_ms = [time - ask_ms for requests, ask_ms in kept for time in around_times_ms(requests, slots, step_model)]
+    return Fitted(step_model, max(statistics.median(around_ms), 0.0) if around_ms else USUAL_AROUND_MS)
+
+
+def _from_figures(runs: Sequence[RealRun]) -> Fitted:
+    """The step that brings FITTED_FIGURES of the runs closest, as ratios."""
+
+    def residuals(logarithm: Sequence[float]) -> list[float]:
+        fitted = Fitted(StepModel(math.exp(logarithm[0])), USUAL_AROUND_MS)
+        found = []
+        for real in runs:
+            figures = simulated_figures(run_with(fitted, real), fitted.step_model)
+            found += [math.log(figures[name] / real.figures[name]) for name in FITTED_FIGURES]
+        return found
+
+    start = math.log(sum(real.figures["step_p50_ms"] for real in runs) / len(runs))
+    solution = least_squares(residuals, [start], diff_step=DIFFERENCE / start)
+    return Fitted(StepModel(math.exp(solution.x[0])), USUAL_AROUND_MS)

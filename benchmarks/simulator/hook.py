@@ -1,0 +1,28 @@
+"""The hook's part, simulated: whether a request is asked about, how long that holds it, and its priority, which vllm_client makes."""
+
+from dataclasses import dataclass, field
+
+from benchmarks.simulator.request import Estimate, Request
+from vllm_client.priority import POLICIES, Facts, PolicyName, PolicySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Of one API server. gate_in_flight: requests in flight below which nothing is asked. ask_ms: what a score takes."""
+
+    policy: PolicyName = "equal"
+    settings: PolicySettings = field(default_factory=PolicySettings)
+    gate_in_flight: int = 0
+    ask_ms: float = 0.0
+
+    def place(self, request: Request, estimate: Estimate | None, in_flight: int) -> tuple[int, float]:
+        """Its priority, and for how many milliseconds it is held. in_flight: this one included."""
+        asked = self.policy != "equal" and estimate is not None and in_flight >= self.gate_in_flight
+        known = estimate if asked else None
+        facts = Facts(
+            arrival_ms=request.arrival_ms,
+            quantile=None if known is None else known.quantile,
+            expected_tokens=None if known is None else known.expected_tokens,
+            prompt_tokens=request.prompt_tokens,
+        )
+        return POLICIES[self.policy](facts, self.settings), self.ask_ms if asked else 0.0

@@ -1,0 +1,166 @@
+"""Real runs of benchmarks.bench_vllm, rebuilt so that the simulator can serve the same requests at the same times."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.oracle_ranker import quantiles_of, shuffled
+from benchmarks.replay import RecordsError, Replay, from_records, from_seed
+from benchmarks.simulator.arrivals import as_bench_serve
+from benchmarks.simulator.engine_settings import EngineSettings
+from benchmarks.simulator.hook import Hook
+from benchmarks.simulator.request import Estimate, Request
+from benchmarks.simulator.simulate import Setup
+from benchmarks.simulator.step_model import StepModel
+from benchmarks.vllm_arms import ARMS, Arm, served_ranker
+from benchmarks.vllm_requests import KEPT, estimates_of
+from sidecar.bundle import open_bundle
+from vllm_client.hook.host import Host
+
+CHARS_PER_TOKEN = 2
+"""Of the tiny tokenizer, about: for runs of which no prompt tokens were kept."""
+
+_LOW_LOAD_VARIANT = {"sidecar": "encoder", "oracle": "asked", "shuffled": "asked"}
+
+
+class LeftOutError(ValueError):
+    """A run that cannot be rebuilt; the message says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class RealRun:
+    """One run. setup: all but how long a step takes and what lies between client and engine. kept: of each request, see
+    benchmarks.vllm_requests; None for a run from before they were kept."""
+
+    name: str
+    report: str
+    repetition: int
+    setup: Setup
+    requests: tuple[Request, ...]
+    estimates: tuple[Estimate, ...] | None
+    figures: Mapping[str, Any]
+    kept: Mapping[str, Sequence[float]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the parts of a run are. records: what was replayed, None for made-up requests. bundle: of the ranker, for runs that did
+    not keep what it said. runs: folders of kept runs."""
+
+    report: Path
+    records: Path | None
+    bundle: Path | None
+    runs: Sequence[Path]
+
+
+def real_runs(sources: Sources) -> tuple[list[RealRun], dict[str, str]]:
+    """The report's runs under load, and by name why a run is missing among them. Raises RecordsError, OSError."""
+    report = json.loads(sources.report.read_text(encoding="utf-8"))
+    load, found, left_out = report["load"], [], {}
+    for run in load["runs"]:
+        name = f"{sources.report.stem} {run['arm']}-{run['repetition']}"
+        try:
+            found.append(_real_run(name, run, report, sources))
+        except LeftOutError as error:
+            left_out[name] = str(error)
+    return found, left_out
+
+
+def _real_run(name: str, run: Mapping[str, Any], report: Mapping[str, Any], sources: Sources) -> RealRun:
+    load, number = report["load"], run["repetition"] - 1
+    if run["figures"]["failed"]:
+        raise LeftOutError(f"{run['figures']['failed']} of its requests failed")
+    arm = next(arm for arm in ARMS if arm.name == run["arm"])
+    replay = _replay(load["workloads"][number], sources.records)
+    flags = _bench_flags(load["vllm_bench_serve"][number])
+    kept = _kept(run, sources.runs)
+    tokens = kept["prompt_tokens"] if kept else [len(each.prompt) // CHARS_PER_TOKEN + 1 for each in replay.requests]
+    requests = tuple(
+        Request(arrival_ms, max(int(prompt_tokens), 1), each.output_tokens)
+        for arrival_ms, prompt_tokens, each in zip(
+            as_bench_serve(len(replay.requests), flags.request_rate, flags.seed), tokens, replay.requests, strict=True
+        )
+    )
+    max_num_seqs = load["settings"]["max_num_seqs"]
+    hook = Hook(
+        policy=run["hook"].get("policy", "ageing"),
+        gate_in_flight=Host(max_num_seqs=max_num_seqs).gate_in_flight(-1),
+        ask_ms=_ask_ms(run, arm, report),
+    )
+    return RealRun(
+        name=name,
+        report=sources.report.stem,
+        repetition=run["repetition"],
+        # The tiny model's cache holds a million tokens: no run came near it.
+        setup=Setup(EngineSettings(max_num_seqs), StepModel(load["settings"]["step_ms"] or 1.0), hook=hook),
+        requests=requests,
+        estimates=_estimates(arm, replay, flags.seed, kept, report["bundle_id"], sources.bundle),
+        figures=run["figures"] | {"preemptions": run["preemptions"]},
+        kept=kept,
+    )
+
+
+def _replay(workload: Mapping[str, Any], records: Path | None) -> Replay:
+    seed = int(workload["source"].rpartition(" ")[2])
+    count = workload["requests"]
+    replay = from_seed(count, seed) if records is None else from_records(records, count, seed)
+    if replay.sha256 != workload["sha256"]:
+        raise RecordsError(f"{records or 'the built-in generator'}: not what was replayed, which was {workload['source']}")
+    return replay
+
+
+def _bench_flags(line: str) -> argparse.Namespace:
+    """Of its command line, in full: figures in a report are rounded."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--request-rate", type=float, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    return parser.parse_known_args(shlex.split(line))[0]
+
+
+def _kept(run: Mapping[str, Any], folders: Sequence[Path]) -> Mapping[str, Sequence[float]] | None:
+    for folder in folders:
+        path = folder / f"{run['arm']}-{run['repetition']}.json"
+        if path.exists():
+            result = json.loads(path.read_text(encoding="utf-8"))["result"]
+            if result["date"] == run["date"] and KEPT in result:
+                kept: Mapping[str, Sequence[float]] = result[KEPT]
+                return kept
+    return None
+
+
+def _ask_ms(run: Mapping[str, Any], arm: Arm, report: Mapping[str, Any]) -> float:
+    """How long the hook held a request: as counted in the run, else as measured at low load."""
+    if (counted := run.get("hook_ask_mean_ms")) is not None:
+        return float(counted)
+    added = report.get("low_load", {}).get("summary", {}).get("added_ms", {}).get(_LOW_LOAD_VARIANT.get(arm.ranker, ""))
+    return max(float(added[0]), 0.0) if added else 0.0
+
+
+def _estimates(
+    arm: Arm,
+    replay: Replay,
+    seed: int,
+    kept: Mapping[str, Sequence[float]] | None,
+    bundle_id: str,
+    bundle: Path | None,
+) -> tuple[Estimate, ...] | None:
+    if arm.ranker == "none":
+        return None
+    if kept and "quantile" in kept:
+        said = kept
+    elif arm.ranker == "sidecar":
+        if bundle is None or open_bundle(bundle).bundle_id != bundle_id:
+            raise LeftOutError(f"what its ranker said was not kept, and bundle {bundle_id} is not here to ask it again")
+        with served_ranker(arm.ranker, bundle, replay, seed) as address:
+            assert address is not None, "bug in ours: a sidecar has an address"
+            said = estimates_of(address, [each.prompt for each in replay.requests], arm.hook.get("tier", "any"))
+    else:
+        known = {each.prompt: each.output_tokens for each in replay.requests}
+        lengths = list((shuffled(known, seed) if arm.ranker == "shuffled" else known).values())
+        said = {"quantile": quantiles_of(lengths), "expected_tokens": lengths, "expected_tokens_p90": lengths}
+    columns = (said["quantile"], said["expected_tokens"], said["expected_tokens_p90"])
+    return tuple(Estimate(*row) for row in zip(*columns, strict=True))
