@@ -1,0 +1,278 @@
+"""From a report of bench_vllm to errors: the runs are simulated themselves here, so that what must be found is known."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.replay import RecordsError, from_seed
+from benchmarks.report import write_json
+from benchmarks.simulator import __main__ as simulator
+from benchmarks.simulator.arrivals import as_bench_serve
+from benchmarks.simulator.engine_settings import EngineSettings
+from benchmarks.simulator.figures import simulated_figures
+from benchmarks.simulator.fit import fitted_on
+from benchmarks.simulator.fit_requests import around_times_ms, fit_requests
+from benchmarks.simulator.hook import Hook
+from benchmarks.simulator.rankers import oracle
+from benchmarks.simulator.recorded import Sources, real_runs
+from benchmarks.simulator.request import Outcome, Request
+from benchmarks.simulator.simulate import Setup, simulate
+from benchmarks.simulator.step_model import StepModel
+from benchmarks.simulator.validation import COMPARED_FIGURES, errors_of, fitting_runs, summary_of, validated
+from benchmarks.vllm_arms import oracle as oracle_process
+from benchmarks.vllm_requests import KEPT, estimates_of, requests_of
+
+REQUESTS, SLOTS, RATE = 120, 4, 3.3
+AROUND_MS = 12.0
+PADDED = StepModel(20.4)
+PRICED = StepModel(9.0, per_sequence_ms=1.5, per_prefill_token_ms=0.2, per_context_token_ms=0.01)
+
+
+def kept_of(outcomes: Sequence[Outcome]) -> dict[str, list[Any]]:
+    """Without single tokens, as when they come several at a time."""
+    return {
+        "sent_s": [each.request.arrival_ms / 1000 for each in outcomes],
+        "ttft_s": [(each.first_token_ms - each.request.arrival_ms) / 1000 for each in outcomes],
+        "e2e_s": [(each.finished_ms - each.request.arrival_ms) / 1000 for each in outcomes],
+        "gaps_s": [[]] * len(outcomes),
+        "prompt_tokens": [each.request.prompt_tokens for each in outcomes],
+        "output_tokens": [each.request.output_tokens for each in outcomes],
+    }
+
+
+def write_report(folder: Path, model: StepModel, arms: Sequence[str], repetitions: int, *, keeps: bool) -> Sources:
+    """As bench_vllm writes it, of runs that the simulator made with `model`."""
+    runs, replays = [], [from_seed(REQUESTS, seed) for seed in range(repetitions)]
+    for number, replay in enumerate(replays):
+        times_ms = as_bench_serve(REQUESTS, RATE, number)
+        prompts = np.random.default_rng(number).integers(5, 300, REQUESTS).tolist()
+        requests = [
+            Request(time, prompt_tokens, each.output_tokens)
+            for time, prompt_tokens, each in zip(times_ms, prompts, replay.requests, strict=True)
+        ]
+        for arm in arms:
+            hook = {"policy": "equal"} if arm == "equal" else {}
+            setup = Setup(
+                EngineSettings(SLOTS), model, hook=Hook(hook.get("policy", "ageing"), gate_in_flight=1), before_ms=AROUND_MS
+            )
+            run = simulate(setup, requests, oracle([each.output_tokens for each in requests]))
+            figures = {**simulated_figures(run, model), "failed": 0}
+            row = {
+                "arm": arm,
+                "repetition": number + 1,
+                "date": f"day {number}",
+                "hook": hook,
+                "preemptions": 0,
+                "figures": figures,
+            }
+            runs.append(row)
+            if keeps:
+                write_json(folder / "runs" / f"{arm}-{number + 1}.json", {"result": row | {KEPT: kept_of(run.outcomes)}})
+    load = {
+        "settings": {"max_num_seqs": SLOTS, "step_ms": 20.0},
+        "vllm_bench_serve": [f"--num-prompts 9 --request-rate {RATE} --seed {number}" for number in range(repetitions)],
+        "workloads": [{"source": each.source, "sha256": each.sha256, "requests": REQUESTS} for each in replays],
+        "runs": runs,
+    }
+    report = folder / "some_vllm.json"
+    write_json(report, {"bundle_id": "abc", "load": load})
+    return Sources(report, records=None, bundle=None, runs=[folder / "runs"])
+
+
+def test_what_made_the_runs_is_found_in_their_figures(tmp_path: Path) -> None:
+    sources = write_report(tmp_path, PADDED, ["equal", "oracle"], 2, keeps=False)
+    runs, left_out = real_runs(sources)
+    assert (len(runs), left_out) == (4, {})
+    fitted = fitted_on(runs)
+    assert fitted.step_model.constant_ms == pytest.approx(PADDED.constant_ms, rel=5e-3)
+    validation = validated(runs)
+    assert {tuple(row["fitted_on"]) for row in validation["rows"]} == {
+        ("some_vllm equal-1", "some_vllm oracle-1"),
+        ("some_vllm equal-2", "some_vllm oracle-2"),
+    }
+    assert all(run.name not in row["fitted_on"] for run, row in zip(runs, validation["rows"], strict=True))
+    # Prompts are guessed at two characters a token, and what lies around the engine is not in the figures: hence not quite 0.
+    assert validation["summary"]["e2e_mean_s"]["largest"] < 0.02
+    assert validation["summary"]["e2e_mean_s"]["within_target"] == 1.0
+
+
+def test_what_made_the_runs_is_found_in_their_requests(tmp_path: Path) -> None:
+    runs, _ = real_runs(write_report(tmp_path, PADDED, ["equal", "oracle"], 2, keeps=True))
+    fitted = fitted_on(runs)
+    assert fitted.step_model.step_ms(SLOTS, 0, 800) == pytest.approx(PADDED.constant_ms, rel=1e-3)
+    assert fitted.around_ms == pytest.approx(AROUND_MS, abs=6)
+    assert validated(runs)["summary"]["e2e_mean_s"]["largest"] < 0.01
+
+
+def test_a_single_repetition_is_judged_by_its_other_runs(tmp_path: Path) -> None:
+    runs, _ = real_runs(write_report(tmp_path, PADDED, ["equal", "oracle"], 1, keeps=True))
+    assert [[each.name for each in fitting_runs(run, runs)] for run in runs] == [["some_vllm oracle-1"], ["some_vllm equal-1"]]
+    assert validated(runs[:1])["left_out"] == {"some_vllm equal-1": "no other run to fit on"}
+    assert validated(runs[:1])["summary"] == {}
+
+
+def test_runs_that_cannot_be_rebuilt_are_left_out_and_named(tmp_path: Path) -> None:
+    sources = write_report(tmp_path, PADDED, ["equal", "ours"], 1, keeps=False)
+    document = json.loads(sources.report.read_text())
+    document["load"]["runs"][0]["figures"]["failed"] = 3
+    write_json(sources.report, document)
+    runs, left_out = real_runs(sources)
+    assert runs == []
+    assert left_out["some_vllm equal-1"] == "3 of its requests failed"
+    assert "bundle abc is not here" in left_out["some_vllm ours-1"]
+
+
+def test_a_run_of_the_same_name_but_another_day_is_not_taken(tmp_path: Path) -> None:
+    sources = write_report(tmp_path, PADDED, ["equal"], 1, keeps=True)
+    document = json.loads(sources.report.read_text())
+    document["load"]["runs"][0]["date"] = "another day"
+    write_json(sources.report, document)
+    assert real_runs(sources)[0][0].kept is None
+
+
+def test_other_requests_than_those_replayed_are_an_error(tmp_path: Path) -> None:
+    sources = write_report(tmp_path, PADDED, ["equal"], 1, keeps=False)
+    document = json.loads(sources.report.read_text())
+    document["load"]["workloads"][0]["sha256"] = "0" * 64
+    write_json(sources.report, document)
+    with pytest.raises(RecordsError, match="not what was replayed, which was built-in generator, seed 0"):
+        real_runs(sources)
+
+
+def test_what_a_ranker_said_then_counts(tmp_path: Path) -> None:
+    """Of an arm whose ranker is asked: kept estimates are taken as they are, without a bundle."""
+    sources = write_report(tmp_path, PADDED, ["ours"], 1, keeps=True)
+    path = tmp_path / "runs" / "ours-1.json"
+    document = json.loads(path.read_text())
+    said = {"quantile": [0.25] * REQUESTS, "expected_tokens": [9.0] * REQUESTS, "expected_tokens_p90": [20.0] * REQUESTS}
+    document["result"][KEPT] |= said
+    document["result"]["hook_ask_mean_ms"] = 33.0
+    write_json(path, document)
+    report = json.loads(sources.report.read_text())
+    report["load"]["runs"][0]["hook_ask_mean_ms"] = 33.0
+    write_json(sources.report, report)
+    run = real_runs(sources)[0][0]
+    assert run.estimates is not None
+    assert {(each.quantile, each.expected_tokens, each.p90_tokens) for each in run.estimates} == {(0.25, 9.0, 20.0)}
+    assert run.setup.hook == Hook("ageing", gate_in_flight=1, ask_ms=33.0)
+
+
+def test_errors_are_relative_and_summed_up() -> None:
+    real = dict.fromkeys(COMPARED_FIGURES, 10.0)
+    errors = [errors_of(real, {**real, "e2e_mean_s": value}) for value in (9.5, 12.0, 10.0)]
+    assert [row["e2e_mean_s"] for row in errors] == pytest.approx([-0.05, 0.2, 0.0])
+    assert summary_of(errors)["e2e_mean_s"] == pytest.approx({"median": 0.05, "largest": 0.2, "within_target": 2 / 3})
+    assert summary_of(errors)["duration_s"] == {"median": 0.0, "largest": 0.0, "within_target": 1.0}
+
+
+def stepped(model: StepModel, count: int, slots: int, late_ms: float) -> dict[str, list[Any]]:
+    """Requests one after the other on an engine that is never empty, as its clients see them: every token up to `late_ms` late."""
+    rng = np.random.default_rng(7)
+    prompts, outputs = rng.integers(5, 300, count).tolist(), rng.integers(1, 120, count).tolist()
+    tokens: list[list[float]] = [[] for _ in range(count)]
+    now_ms, waiting, running = 0.0, list(range(count)), list[int]()
+    while waiting or running:
+        decoding = list(running)
+        read = [waiting.pop(0) for _ in range(min(rng.integers(0, 3), slots - len(running), len(waiting)))]
+        running += read
+        context = sum(prompts[each] + len(tokens[each]) for each in decoding)
+        now_ms += model.step_ms(len(running), sum(prompts[each] for each in read), context)
+        for each in running:
+            tokens[each].append(now_ms + late_ms * rng.random())
+        running = [each for each in running if len(tokens[each]) < outputs[each]]
+    return {
+        "sent_s": [0.0] * count,
+        "ttft_s": [each[0] / 1000 for each in tokens],
+        "e2e_s": [each[-1] / 1000 for each in tokens],
+        "gaps_s": [(np.diff(each) / 1000).tolist() for each in tokens],
+        "prompt_tokens": prompts,
+        "output_tokens": outputs,
+    }
+
+
+@pytest.mark.parametrize(("late_ms", "within"), [(0.0, 1e-3), (2.0, 0.05)], ids=["on time", "a little late"])
+def test_the_regression_finds_every_part_of_a_step(late_ms: float, within: float) -> None:
+    found = fit_requests([stepped(PRICED, 200, SLOTS, late_ms), stepped(PRICED, 50, 2 * SLOTS, late_ms)])
+    for part, true in zip(dataclasses.astuple(found), dataclasses.astuple(PRICED), strict=True):
+        assert part == pytest.approx(true, rel=within)
+
+
+def test_what_lies_around_the_engine_is_seen_by_who_finds_a_place() -> None:
+    """Of three the second finds one other there and a place beside it: 40 ms, of which a step of 16 and half of one of 12.5 are the
+    engine's. The first has no step to wait for, the third no place."""
+    kept = {
+        "sent_s": [0.0, 0.1, 0.2],
+        "ttft_s": [0.030, 0.040, 0.900],
+        "e2e_s": [1.0, 1.0, 1.0],
+        "gaps_s": [[]] * 3,
+        "prompt_tokens": [10, 10, 10],
+        "output_tokens": [9, 9, 9],
+    }
+    assert around_times_ms(kept, 2, StepModel(10.0, 2.5, 0.1)) == pytest.approx([40 - 16 - 12.5 / 2])
+
+
+# --- what bench_vllm keeps
+
+
+def test_each_request_is_kept() -> None:
+    result: dict[str, Any] = {
+        "start_times": [100.5, 100.0, 101.0],
+        "ttfts": [0.1, 0.2, 0.3],
+        "latencies": [1.0, 2.0, 3.0],
+        "itls": [[0.1], [0.2, 0.3], []],
+        "input_lens": [7, 8, 9],
+        "output_lens": [10, 20, 30],
+    }
+    assert requests_of(result) == {
+        "sent_s": [0.5, 0.0, 1.0],
+        "ttft_s": [0.1, 0.2, 0.3],
+        "e2e_s": [1.0, 2.0, 3.0],
+        "gaps_s": [[0.1], [0.2, 0.3], []],
+        "prompt_tokens": [7, 8, 9],
+        "output_tokens": [10, 20, 30],
+    }
+
+
+def test_the_ranker_is_asked_again(tmp_path: Path) -> None:
+    replay = from_seed(300, 1)
+    replay.write(tmp_path / "w.jsonl")
+    lengths = [each.output_tokens for each in replay.requests]
+    with oracle_process(f"unix:{tmp_path}/o.sock", "--workload", str(tmp_path / "w.jsonl")):
+        said = estimates_of(f"unix:{tmp_path}/o.sock", [each.prompt for each in replay.requests])
+    assert said["expected_tokens"] == lengths
+    assert np.argsort(said["quantile"], kind="stable").tolist() == np.argsort(lengths, kind="stable").tolist()
+
+
+# --- from the command line
+
+
+def test_validate_and_study_write_one_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """1. validate 2. a study: both parts are there 3. another study: so is the first 4. what cannot be read says so, and writes nothing"""
+    sources = write_report(tmp_path, PADDED, ["equal", "oracle"], 1, keeps=True)
+    out = tmp_path / "out.json"
+    flags = ["--real", str(sources.report), "--runs", str(tmp_path / "runs"), "--out", str(out)]
+    assert simulator.main(["validate", *flags]) == 0
+    assert simulator.main(["study", "--requests", "60", "--studies", "orders,fleets", "--out", str(out)]) == 0
+    document = json.loads(out.read_text())
+    assert document["benchmark"] == "simulator"
+    assert len(document["validation"]["rows"]) == 2
+    assert document["validation"]["stamp"]["command"].startswith("python -m benchmarks.simulator validate --real")
+    assert list(document["studies"]) == ["orders", "fleets"]
+    rows = [row for study in document["studies"].values() for row in study["workloads"]["made up"]["rows"]]
+    assert len(rows) == 11 + 6
+    assert all(row["simulated"] is True for row in rows)
+    assert rows[0]["ratios_to_first_come"]["e2e_mean_s"] == 1.0
+    assert simulator.main(["study", "--requests", "60", "--studies", "windows", "--out", str(out)]) == 0
+    assert list(json.loads(out.read_text())["studies"]) == ["orders", "fleets", "windows"]
+    assert "simulated: orders, made up" in capsys.readouterr().out
+
+    shutil.copy(out, tmp_path / "before.json")
+    assert simulator.main(["validate", "--real", str(tmp_path / "none.json"), "--out", str(out)]) == 1
+    assert "simulator: " in capsys.readouterr().err
+    assert out.read_text() == (tmp_path / "before.json").read_text()
