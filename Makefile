@@ -187,6 +187,11 @@ bench-vllm: setup vllm-env $(BUNDLE)/manifest.json ## order and latency on a rea
 	$(BIN)/python -m benchmarks.bench_vllm --vllm-bin $(VLLM_BIN) --bundle $(BUNDLE) --out benchmarks/results/vllm.json \
 		$(if $(DATA),--records $(DATA)) $(BENCH_FLAGS)
 
+simulate: setup ## the order of requests, simulated: DATA=folder of traces and of what bench-vllm replayed; without it made-up requests
+	$(if $(DATA),$(BIN)/python -m benchmarks.simulator validate --records $(DATA)/alpaca_vicuna7b.parquet $(VALIDATE_FLAGS))
+	$(BIN)/python -m benchmarks.simulator study $(if $(DATA),--data $(DATA)) $(STUDY_FLAGS)
+	$(BIN)/python -m benchmarks.quoted
+
 # A run that fails or misses its range does not keep the others from being made, but it fails the target.
 quality: backbone ## rank quality of every method: DATA=folder of the sets; makes what is missing in runs/quality, then docs/quality.md
 	@test -n "$(DATA)" || { echo "DATA=folder is missing: where the files of benchmarks/quality/datasets.toml are" >&2; exit 2; }
@@ -214,4 +219,4 @@ clean: ## remove environments, bundles and caches; runs/ stays
 	rm -rf .venv .venv-gpu .venv-proto .venv-audit .venv-fuzz .venv-vllm .venv-vllm-* .clients bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup vllm-env clients-env train backbone default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-overload soak audit fuzz bench-chain bench-hook bench-vllm quality clean
+.PHONY: help setup vllm-env clients-env train backbone default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-overload soak audit fuzz bench-chain bench-hook bench-vllm simulate quality clean
