@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from benchmarks.quoted_operations import promised
+from benchmarks.quoted_simulator import simulated
 from benchmarks.quoted_vllm import Figures, attached, gain
 from benchmarks.stamp import REPOSITORY
 
@@ -91,6 +92,7 @@ DOCUMENTS: Mapping[str, Callable[[Figures], str]] = {
     "docs/bundles.md": precisions,
     "docs/vllm.md": attached,
     "docs/operations.md": promised,
+    "docs/simulator.md": simulated,
 }
 
 

@@ -33,7 +33,8 @@ NOTES = (
     "Everything here but the figures under `real` is simulated: benchmarks/simulator says what is modelled and what is left out.",
     "validation: each real run of bench_vllm against the same requests, lengths, arrivals and priorities in the simulator. The length of "
     "a step was fitted on runs of other repetitions, which had other requests; where a report has one repetition, on its other runs. "
-    "error is simulated / real - 1. A maximum is the fate of one request, and says little.",
+    "error is simulated / real - 1. A maximum is the fate of one request, and says little. fitted_on_itself is no validation: what it "
+    "takes away of an error was the machine, whose steps took longer or shorter in that run than in the others.",
     "studies: the arrivals of a trace are stretched so that offered_load times what the engine can do at most comes on average. Traces "
     "have no prompts: the ranker is simulated, with the tau that is named and calibrated expectations. First-come rows have none.",
 )
