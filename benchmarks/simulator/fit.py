@@ -7,10 +7,8 @@ one length, that length is what can be found, through the simulator.
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-from scipy.optimize import least_squares
 
 from benchmarks.simulator.figures import simulated_figures
 from benchmarks.simulator.fit_requests import around_times_ms, fit_requests
@@ -24,8 +22,12 @@ FITTED_FIGURES = ("duration_s", "e2e_mean_s", "e2e_p90_s", "ttft_mean_s", "per_t
 USUAL_AROUND_MS = 10.0
 """From the client to the engine and back, when no requests were kept: what was found in runs that kept them, on the same machine."""
 
-DIFFERENCE = 0.005
-"""Step of the numerical derivative, as a share: figures are not smooth in a step's length, since a tick can change the order."""
+COARSE, FINE = 0.005, 0.001
+"""Between two lengths of a step that are tried, as a share, at first and around the best one. Tried and not descended to: a figure
+jumps when a tick changes the order, so that there is a valley at every corner."""
+
+SHORTER, LONGER = 0.02, 0.08
+"""How far from the median step of the runs it is looked for. A late step is far above the median, an early one hardly below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,17 @@ def fitted_on(runs: Sequence[RealRun]) -> Fitted:
 def _from_figures(runs: Sequence[RealRun]) -> Fitted:
     """The step that brings FITTED_FIGURES of the runs closest, as ratios."""
 
-    def residuals(logarithm: Sequence[float]) -> list[float]:
-        fitted = Fitted(StepModel(math.exp(logarithm[0])), USUAL_AROUND_MS)
-        found = []
+    def squares(fitted: Fitted) -> float:
+        total = 0.0
         for real in runs:
             figures = simulated_figures(run_with(fitted, real), fitted.step_model)
-            found += [math.log(figures[name] / real.figures[name]) for name in FITTED_FIGURES]
-        return found
+            total += sum(math.log(figures[name] / real.figures[name]) ** 2 for name in FITTED_FIGURES)
+        return total
 
-    start = math.log(sum(real.figures["step_p50_ms"] for real in runs) / len(runs))
-    solution = least_squares(residuals, [start], diff_step=DIFFERENCE / start)
-    return Fitted(StepModel(math.exp(solution.x[0])), USUAL_AROUND_MS)
+    def best_of(lengths_ms: Iterable[float]) -> Fitted:
+        return min((Fitted(StepModel(length_ms), USUAL_AROUND_MS) for length_ms in lengths_ms), key=squares)
+
+    middle_ms = sum(real.figures["step_p50_ms"] for real in runs) / len(runs)
+    coarse = best_of(middle_ms * (1 + COARSE * place) for place in range(-round(SHORTER / COARSE), round(LONGER / COARSE) + 1))
+    around = round(COARSE / FINE)
+    return best_of(coarse.step_model.constant_ms * (1 + FINE * place) for place in range(-around, around + 1))
