@@ -59,6 +59,14 @@ $(VLLM_VENV)/.ready: $(VLLM_VENV)/.engine $(shell find vllm_client proto/pars -t
 	$(VLLM_BIN)/pip install --quiet --force-reinstall --no-deps ./vllm_client
 	touch $@
 
+peers-env: .venv-peers/.ready .venv-peers-infinity/.ready ## make the environments of the servers that benchmarks compare the sidecar with
+.venv-peers/.ready .venv-peers-infinity/.ready: .venv-%/.ready: .ci/%-requirements.txt
+	$(PYTHON) -m venv --clear .venv-$*
+	.venv-$*/bin/pip install --quiet --upgrade --constraint .ci/constraints.txt pip
+	.venv-$*/bin/pip install --quiet "$$(grep '^torch==' $<)"
+	.venv-$*/bin/pip install --quiet --requirement $<
+	touch $@
+
 # Built by Debian's packages, without network, but for two npm packages. They run where they lie in docs/clients.
 CLIENTS := .clients
 PROTO_FILES := $(wildcard proto/pars/v1/*.proto) docs/clients/third_party/grpc/health/v1/health.proto
@@ -216,7 +224,7 @@ fuzz: .venv-fuzz/.ready ## look for bundles and messages that break the sidecar,
 		.venv-fuzz/bin/python tests/fuzz/run_fuzz.py $$target $(FUZZ_SECONDS); done
 
 clean: ## remove environments, bundles and caches; runs/ stays
-	rm -rf .venv .venv-gpu .venv-proto .venv-audit .venv-fuzz .venv-vllm .venv-vllm-* .clients bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-gpu .venv-proto .venv-audit .venv-fuzz .venv-vllm .venv-vllm-* .venv-peers .venv-peers-infinity .clients bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup vllm-env clients-env train backbone default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-overload soak audit fuzz bench-chain bench-hook bench-vllm simulate quality clean
+.PHONY: help setup vllm-env peers-env clients-env train backbone default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-overload soak audit fuzz bench-chain bench-hook bench-vllm simulate quality clean

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.jobs import AloneJob, FullTiltJob, answer_jobs
 from benchmarks.measurement import Call, Recording
+from benchmarks.workload import sample
 from sidecar.bundle import open_bundle
 from sidecar.cores import allotted_cores
 from sidecar.scorer import ProviderChoice, TokenizedPrompt
@@ -28,8 +29,14 @@ WARM_UP_CALLS = 20
 """Before a latency job: a session that has idled runs its first batches with cold caches and a clock turned down."""
 
 
+SAMPLE_PROMPTS = 16
+
+
 class Bare:
-    """One bundle, loaded. threads: as many as the sidecar has workers by default, on one shared session."""
+    """One bundle, loaded. threads: as many as the sidecar has workers by default, on one shared session.
+
+    about["sample"]: some of the prompts with their scores, for others who claim to serve the same weights.
+    """
 
     def __init__(self, bundle_folder: Path, provider: ProviderChoice, prompts: Sequence[str]) -> None:
         bundle = open_bundle(bundle_folder)
@@ -41,6 +48,8 @@ class Bare:
         self._wide_scorer = OnnxScorer(bundle, provider, threads=allotted_cores())
         self._wide_scorer.replay_golden()
         self._threads = allotted_cores() if self._scorer.provider == CPU else CUDA_WORKERS
+        chosen = sample(prompts, SAMPLE_PROMPTS)
+        scores = [float(self._scorer.score([prompt])[0]) for prompt in self._tokenizer.encode(chosen)]
         tokens = [len(prompt.token_ids) for prompt in self._tokenized]
         self.about: dict[str, Any] = {
             "bundle_id": bundle.bundle_id,
@@ -54,6 +63,7 @@ class Bare:
                 **{f"p{percent}": float(np.percentile(tokens, percent)) for percent in (1, 50, 90, 99)},
                 "longest": max(tokens),
             },
+            "sample": {"prompts": chosen, "scores": scores},
         }
 
     def do(self, job: AloneJob | FullTiltJob) -> Recording:

@@ -17,9 +17,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import CPU_BATCHES, CUDA_BATCHES, SMOKE_BATCHES, Case, ServedCase, cases_of_a_round, limits, ratios_of
-from benchmarks.jobs import CallsJob, Contender
+from benchmarks.cases import (
+    CPU_BATCHES,
+    CUDA_BATCHES,
+    SMOKE_BATCHES,
+    BareCase,
+    Case,
+    PeerCase,
+    ServedCase,
+    cases_of_a_round,
+    limits,
+    ratios_of,
+)
+from benchmarks.jobs import CallsJob, Contender, HttpJob
 from benchmarks.measurement import Measurement, Row, measure
+from benchmarks.peers.registry import Peer
+from benchmarks.peers.same_scores import largest_difference
+from benchmarks.peers.served import ServedPeer
 from benchmarks.process import LineProcess, ProcessError
 from benchmarks.report import ratios_json, ratios_table, row_json, rows_table, write_json
 from benchmarks.served import ServedSidecar
@@ -71,17 +85,28 @@ class Settings:
 
 
 class Stage:
-    """All contenders, started and ready."""
+    """All contenders, started and ready. peers: by name, paused, and how far their scores are from the bundle's."""
 
     def __init__(self, bare: Contender, callers: Sequence[Contender], sidecars: Mapping[str, ServedSidecar]) -> None:
         self.bare = bare
         self.callers = callers
         self.sidecars = sidecars
+        self.http_callers: list[Contender] = []
+        self.peers: dict[str, ServedPeer] = {}
+        self.peer_differences: dict[str, float] = {}
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, bundle: Path, workload: Workload, settings: Settings) -> Iterator["Stage"]:
-        """Start one after the other, since a sidecar measures its model's cost at start and wants the machine to itself."""
+    def open(
+        cls, bundle: Path, workload: Workload, settings: Settings, peers: Sequence[Peer] = (), checkpoint: Path | None = None
+    ) -> Iterator["Stage"]:
+        """Start one after the other, since a sidecar measures its model's cost at start and wants the machine to itself.
+
+        checkpoint: what the bundle was made of, which the peers are to serve; not needed without peers. Raises PeerError when one
+        of them scores differently.
+        """
+        if peers and checkpoint is None:
+            raise ValueError("peers need a checkpoint to serve")
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pars-bench-")))
             prompts = folder / "prompts.jsonl"
@@ -102,34 +127,54 @@ class Stage:
             providers = {bare.about["execution_provider"], *(each.execution_provider for each in sidecars.values())}
             if len(providers) > 1:
                 raise ProcessError(f"the contenders run on different providers: {', '.join(sorted(providers))}")
-            yield cls(bare, callers, sidecars)
+            stage = cls(bare, callers, sidecars)
+            if checkpoint is not None:
+                stage.http_callers = [contender("benchmarks.peers.caller") for _ in range(settings.caller_processes)]
+                for peer in peers:
+                    stage._add(stack.enter_context(ServedPeer(peer, checkpoint)))
+            yield stage
+
+    def _add(self, served: ServedPeer) -> None:
+        """Compare its scores with the bare session's, then keep it, paused. Raises PeerError."""
+        sample = self.bare.about["sample"]
+        with served.at_work():
+            difference = largest_difference(served.url, served.peer, sample["prompts"], sample["scores"])
+        self.peers[served.peer.name], self.peer_differences[served.peer.name] = served, difference
 
     def measure(self, case: Case, settings: Settings) -> Measurement:
         """Run one case once."""
-        if not isinstance(case, ServedCase):
+        if isinstance(case, BareCase):
             self.bare.give(case.job)
             return measure([self.bare.take(case.job.seconds)])
-        sidecar = self.sidecars[case.over]
-        callers = self.callers[: case.callers]
+        if isinstance(case, ServedCase):
+            return self._measure_served(case, settings, self.callers, self.sidecars[case.over].process)
+        peer = self.peers[case.peer]
+        with peer.at_work():
+            return self._measure_served(case, settings, self.http_callers, peer.process)
+
+    def _measure_served(
+        self, case: ServedCase | PeerCase, settings: Settings, callers: Sequence[Contender], server: LineProcess
+    ) -> Measurement:
+        callers = callers[: case.callers]
         warm_up_s = min(settings.seconds * WARM_UP_SHARE, MAX_WARM_UP_S)
-        server_cpu_s = -sidecar.process.cpu_s()
+        server_cpu_s = -server.cpu_s()
         begin_s = time.monotonic() + warm_up_s
         for number, caller in enumerate(callers):
             share = case.callers // len(callers) + (number < case.callers % len(callers))
-            job = CallsJob(
-                address=sidecar.address,
-                via=case.via,
-                callers=share,
-                prompts_per_call=case.prompts_per_call,
-                ngram=case.ngram,
-                begin_s=begin_s,
-                end_s=begin_s + settings.seconds,
-                # Far from each other in the list, so that two processes do not send the same prompts at the same time.
-                first_prompt=number * 97 * case.prompts_per_call,
-            )
-            caller.give(job)
+            # Far from each other in the list, so that two processes do not send the same prompts at the same time.
+            first_prompt = number * 97 * case.prompts_per_call
+            caller.give(self._job(case, share, begin_s, begin_s + settings.seconds, first_prompt))
         recordings = [caller.take(warm_up_s + settings.seconds) for caller in callers]
-        return measure(recordings, server_cpu_s + sidecar.process.cpu_s())
+        return measure(recordings, server_cpu_s + server.cpu_s(), server.memory())
+
+    def _job(
+        self, case: ServedCase | PeerCase, callers: int, begin_s: float, end_s: float, first_prompt: int
+    ) -> CallsJob | HttpJob:
+        if isinstance(case, PeerCase):
+            url = self.peers[case.peer].url
+            return HttpJob(url, case.peer, callers, case.prompts_per_call, begin_s, end_s, first_prompt)
+        address = self.sidecars[case.over].address
+        return CallsJob(address, case.via, callers, case.prompts_per_call, case.ngram, begin_s, end_s, first_prompt)
 
 
 def run(bundle: Path, workload: Workload, settings: Settings, stamp: Any) -> tuple[dict[str, Any], list[Row]]:

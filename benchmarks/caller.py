@@ -5,22 +5,16 @@ Closed loop: each caller sends its next call when the last one is answered.
 
 import argparse
 import asyncio
-import itertools
 import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+from benchmarks.closed_loop import AFTER_FAILURE_S, TIMEOUT_S, prompt_batches
 from benchmarks.jobs import CallsJob, answer_jobs
 from benchmarks.measurement import Call, Recording
 from vllm_client import AsyncRankerClient, ClientConfig, RankerClient, RankerClientError, ScoredBatch, Tier
 from vllm_client.prompt_files import read_prompts
-
-TIMEOUT_MS = 30_000.0
-"""So that a slow answer is measured instead of given up. A sidecar that hangs shows as DeadlineError."""
-
-AFTER_FAILURE_S = 0.05
-"""A caller's pause after a failed call: a sidecar that refuses at once would be flooded otherwise."""
 
 
 class Caller:
@@ -41,18 +35,11 @@ class Caller:
             self._runner.run(self._asyncio(job, record))
         return Recording(job.begin_s, job.end_s, record.calls, dict(record.failures), time.process_time() - began_cpu_s)
 
-    def _batches(self, job: CallsJob) -> Iterator[list[str]]:
-        endless = itertools.cycle(self._prompts)
-        for _ in range(job.first_prompt % len(self._prompts)):
-            next(endless)
-        while True:
-            yield list(itertools.islice(endless, job.prompts_per_call))
-
     def _sync(self, job: CallsJob, record: "_Record") -> None:
         if job.callers != 1:
             raise ValueError(f"the synchronous client is driven by one caller, not {job.callers}")
         with RankerClient(_config(job)) as client:
-            for prompts in self._batches(job):
+            for prompts in prompt_batches(self._prompts, job.first_prompt, job.prompts_per_call):
                 if record.is_over():
                     return
                 began_s = time.monotonic()
@@ -63,7 +50,7 @@ class Caller:
                     time.sleep(AFTER_FAILURE_S)
 
     async def _asyncio(self, job: CallsJob, record: "_Record") -> None:
-        batches = self._batches(job)
+        batches = prompt_batches(self._prompts, job.first_prompt, job.prompts_per_call)
         async with AsyncRankerClient(_config(job)) as client:
             if job.via == "stream":
                 async with client.stream() as stream:
@@ -112,7 +99,7 @@ async def _drive(
 
 
 def _config(job: CallsJob) -> ClientConfig:
-    return ClientConfig(address=job.address, deadline_ms=TIMEOUT_MS)
+    return ClientConfig(address=job.address, deadline_ms=TIMEOUT_S * 1e3)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

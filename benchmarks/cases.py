@@ -39,7 +39,21 @@ class ServedCase:
     ngram: bool = False
 
 
-Case = BareCase | ServedCase
+@dataclass(frozen=True, slots=True)
+class PeerCase:
+    """A case of a peer. peer: its name in benchmarks.peers.registry. callers, prompts_per_call: as in HttpJob."""
+
+    name: str
+    what: str
+    peer: str
+    callers: int
+    prompts_per_call: int = 1
+
+
+Case = BareCase | ServedCase | PeerCase
+
+SHAPES = {"1_caller": (1, 1), "8_callers": (8, 1), "64_callers": (64, 1), "4_callers_32_prompts": (4, GROUP_PROMPTS)}
+"""Callers and prompts per call, that the sidecar and its peers are compared at."""
 
 
 def cases_of_a_round(seconds: float, batch_sizes: Sequence[int], *, has_ngram: bool) -> list[Case]:
@@ -78,6 +92,27 @@ def cases_of_a_round(seconds: float, batch_sizes: Sequence[int], *, has_ngram: b
         ServedCase("ours_4_callers_32_prompts", "ours: 4 callers x 32 prompts", "unix", "asyncio", 4, GROUP_PROMPTS),
     ]
     return [*alone, *(ngram if has_ngram else []), *whole, *many, *grouped]
+
+
+def cases_beside_peers(peers: Sequence[str]) -> list[ServedCase | PeerCase]:
+    """Shape by shape, ours and then every peer: over TCP and from asyncio all of them, so that only the server differs."""
+    cases: list[ServedCase | PeerCase] = []
+    for shape, (callers, prompts) in SHAPES.items():
+        what = shape.replace("_", " ").replace("s 32", "s x 32")
+        cases.append(ServedCase(f"ours_tcp_{shape}", f"ours: {what}, TCP, asyncio client", "tcp", "asyncio", callers, prompts))
+        cases += [PeerCase(f"{peer}_{shape}", f"{peer}: {what}", peer, callers, prompts) for peer in peers]
+    return cases
+
+
+def peer_ratios(rows: Mapping[str, Row], peers: Sequence[str]) -> dict[str, Spread | None]:
+    """Ours / peer. Below 1 is better for p50, p99 and CPU, worse for throughput. None where one of the two failed."""
+    figures = {"p50": "p50_ms", "p99": "p99_ms", "throughput": "prompts_per_s", "cpu": "scorer_cpu_s_per_1000_prompts"}
+    return {
+        f"{short}_{shape}_vs_{peer}": ratio(rows[f"ours_tcp_{shape}"], rows[f"{peer}_{shape}"], figure)
+        for peer in peers
+        for shape in SHAPES
+        for short, figure in figures.items()
+    }
 
 
 def limits(rows: Mapping[str, Row]) -> dict[str, Row]:

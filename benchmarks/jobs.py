@@ -60,8 +60,21 @@ class CallsJob:
     first_prompt: int
 
 
-Job = AloneJob | FullTiltJob | CallsJob
-_KINDS: Mapping[str, type[Job]] = {kind.__name__: kind for kind in (AloneJob, FullTiltJob, CallsJob)}
+@dataclass(frozen=True, slots=True)
+class HttpJob:
+    """Client: `callers` of a peer over HTTP, with a connection each. peer: its name in benchmarks.peers.registry; the rest as above."""
+
+    url: str
+    peer: str
+    callers: int
+    prompts_per_call: int
+    begin_s: float
+    end_s: float
+    first_prompt: int
+
+
+Job = AloneJob | FullTiltJob | CallsJob | HttpJob
+_KINDS: Mapping[str, type[Job]] = {kind.__name__: kind for kind in (AloneJob, FullTiltJob, CallsJob, HttpJob)}
 
 
 class Contender:

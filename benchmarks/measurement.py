@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.process_tree import Memory
+
 
 class Call(NamedTuple):
     """One answered call. Times on the monotonic clock, which all processes of a machine share.
@@ -57,6 +59,9 @@ class Measurement:
     of a larger one wait and run in several batches at a time, so its times overlap."""
     caller_cpu_s_per_1000_prompts: float | None
     scorer_cpu_s_per_1000_prompts: float | None
+    server_rss_mib: float | None
+    server_pss_mib: float | None
+    """Of the server with all its children, see process_tree.Memory. None from a contender that has no server."""
 
     @property
     def failed(self) -> bool:
@@ -97,10 +102,13 @@ class Row:
         return spread_of([getattr(each, figure) for each in self.clean_rounds])
 
 
-def measure(recordings: Sequence[Recording], server_cpu_s: float | None = None) -> Measurement:
+def measure(
+    recordings: Sequence[Recording], server_cpu_s: float | None = None, server_memory: Memory | None = None
+) -> Measurement:
     """Figures of one case from the processes that took part in it.
 
-    server_cpu_s: CPU seconds of the server they called meanwhile. None: they called nobody and scored by themselves.
+    server_cpu_s: CPU seconds of the server they called meanwhile; server_memory: what it held at the end. None: they called nobody
+    and scored by themselves.
     """
     begin_s, end_s = recordings[0].begin_s, recordings[0].end_s
     calls = [call for each in recordings for call in each.calls]
@@ -133,6 +141,8 @@ def measure(recordings: Sequence[Recording], server_cpu_s: float | None = None) 
         outside_server_p50_ms=percentile(outside_ms, 50),
         caller_cpu_s_per_1000_prompts=None if per_1000 is None or server_cpu_s is None else own_cpu_s * per_1000,
         scorer_cpu_s_per_1000_prompts=per_1000 and (own_cpu_s if server_cpu_s is None else server_cpu_s) * per_1000,
+        server_rss_mib=server_memory.rss_mib if server_memory else None,
+        server_pss_mib=server_memory.pss_mib if server_memory else None,
     )
 
 

@@ -13,10 +13,13 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import IO, Self
 
+from benchmarks.process_tree import Memory, cpu_s, memory_of, started_ticks, tree_of
 from benchmarks.stamp import REPOSITORY
 
 STOP_S = 30.0
 """For an orderly end, after which the process is killed."""
+
+POLL_S = 0.05
 
 KEPT_LINES = 20
 """Shown when the process fails."""
@@ -81,15 +84,26 @@ class LineProcess:
             if match := re.search(pattern, self.line(give_up_s - time.monotonic())):
                 return match
 
+    def check_running(self) -> None:
+        """Raises ProcessError when it has ended."""
+        if self.process.poll() is not None:
+            self._reader.join(timeout=STOP_S)  # what it said last is why
+            raise ProcessError(self._story("ended early"))
+
     def cpu_s(self) -> float:
-        """CPU seconds it has used so far, all threads, user and system."""
-        with open(f"/proc/{self.process.pid}/stat", encoding="ascii", errors="replace") as stat:  # noqa: PTH123 - no file
-            # The second field is the name and may hold blanks; utime and stime are fields 14 and 15.
-            fields = stat.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """CPU seconds that it and its children have used so far."""
+        return cpu_s(tree_of(self.process.pid))
+
+    def memory(self) -> Memory:
+        """Of it and its children, now."""
+        return memory_of(tree_of(self.process.pid))
 
     def close(self) -> None:
-        """End it: its input is closed and SIGTERM sent; killed when that does not help. Harmless when it has ended."""
+        """End it: its input is closed and SIGTERM sent; killed when that does not help. Harmless when it has ended.
+
+        Its children are its own to end. Those that are still there when it has gone and had time to follow are killed.
+        """
+        children = [(pid, started_ticks(pid)) for pid in tree_of(self.process.pid)[1:]]
         with contextlib.suppress(OSError):
             self._stdin.close()
         if self.process.poll() is None:
@@ -99,6 +113,7 @@ class LineProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(timeout=STOP_S)
+        _end([(pid, started) for pid, started in children if started is not None])
         self._reader.join(timeout=STOP_S)
         assert self.process.stdout is not None
         self.process.stdout.close()
@@ -118,3 +133,15 @@ class LineProcess:
     def _story(self, what: str) -> str:
         said = "".join(f"\n  | {line}" for line in self._last)
         return f"`{self._name}` {what}" + (f"; it said:{said}" if said else "")
+
+
+def _end(children: Sequence[tuple[int, int]]) -> None:
+    """Wait for processes that nobody may wait for but their parent, and kill what has not ended by then."""
+    give_up_s = time.monotonic() + STOP_S
+    while left := [pid for pid, started in children if started_ticks(pid) == started]:
+        if time.monotonic() > give_up_s:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(POLL_S)

@@ -15,6 +15,9 @@ DIGITS = 5
 
 FAILED = "FAILED"
 
+NOT_SHOWN = ("prompts_per_s", "mean_prompt_tokens", "server_pss_mib")
+"""Among the table's last columns: the first is one of its own, the others are for the JSON."""
+
 
 def row_json(row: Row) -> dict[str, Any]:
     """A row as JSON: each figure as [median, lowest, highest] over the clean rounds; absent when there is none."""
@@ -42,12 +45,12 @@ def rows_table(rows: Iterable[Row]) -> list[str]:
     """Lines: one row each, client time and the server's own split beside each other. A failure anywhere in it marks the row."""
     header = ["", "prompts/s", "± %", "p50 ms", "p90 ms", "p99 ms"]
     header += ["tokenise", "queue", "infer", "outside"]
-    header += ["caller CPU", "scorer CPU", "failed"]
+    header += ["caller CPU", "scorer CPU", "RSS MiB", "failed"]
     lines = []
     for row in rows:
         rate = row.spread("prompts_per_s")
         swing = "" if rate is None or not rate.median else f"{50 * (rate.highest - rate.lowest) / rate.median:.1f}"
-        shown = [_median(row, figure) for figure in FIGURES if figure not in ("prompts_per_s", "mean_prompt_tokens")]
+        shown = [_median(row, figure) for figure in FIGURES if figure not in NOT_SHOWN]
         failed = "" if len(row.clean_rounds) == len(row.rounds) else f"{FAILED} {sum(row.failures.values()) or 'no answer'}"
         lines.append((row.what, _median(row, "prompts_per_s"), swing, *shown, failed))
     return aligned(header, lines)

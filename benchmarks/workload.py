@@ -87,6 +87,13 @@ def balanced(prompts: Sequence[str], seed: int) -> tuple[str, ...]:
     return tuple(prompt for stretch in order for prompt in stretch)
 
 
+def sample(prompts: Sequence[str], count: int) -> list[str]:
+    """Up to `count` of them, evenly spread by length, the shortest and the longest included."""
+    ascending = sorted(prompts, key=lambda prompt: (len(prompt), prompt))
+    last, gaps = len(ascending) - 1, max(min(count, len(ascending)) - 1, 1)
+    return [ascending[number] for number in sorted({last * step // gaps for step in range(gaps + 1)})]
+
+
 def _prompt(rng: random.Random, *, is_long: bool) -> str:
     words = rng.choice(_OPENINGS).split()
     wanted = rng.randint(90, 160) if is_long else round(min(max(rng.lognormvariate(3.0, 0.48), 7), 54))

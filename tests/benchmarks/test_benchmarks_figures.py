@@ -7,9 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cases import CPU_BATCHES, GROUP_PROMPTS, ServedCase, cases_of_a_round, limits, ratios_of
+from benchmarks.cases import (
+    CPU_BATCHES,
+    GROUP_PROMPTS,
+    SHAPES,
+    PeerCase,
+    ServedCase,
+    cases_beside_peers,
+    cases_of_a_round,
+    limits,
+    peer_ratios,
+    ratios_of,
+)
 from benchmarks.chain_report import PART_KEYS, PartError, merged, tables
 from benchmarks.measurement import Call, Measurement, Recording, Row, Spread, best, measure, percentile, prompts_per_s, ratio
+from benchmarks.process_tree import Memory
 from benchmarks.report import aligned, plain, ratios_json, ratios_table, row_json, rows_table, write_json
 from benchmarks.stamp import Machine, Stamp
 
@@ -75,6 +87,18 @@ def test_several_processes_are_one_case() -> None:
     assert measured.caller_cpu_s_per_1000_prompts is None
 
 
+def test_what_the_server_holds_is_in_the_figures() -> None:
+    recording = Recording(0.0, 1.0, [Call(0.0, 1.0, 1, 0)], {}, 0.5)
+    with_server = row("a", measure([recording], server_cpu_s=1.0, server_memory=Memory(rss_mib=300.0, pss_mib=200.0)))
+    assert row_json(with_server)["server_rss_mib"] == [300.0, 300.0, 300.0]
+    assert row_json(with_server)["server_pss_mib"] == [200.0, 200.0, 200.0]
+    assert "server_rss_mib" not in row_json(row("bare", measure([recording])))
+    header, shown, _ = rows_table([with_server, row("bare", measure([recording]))])
+    assert header.split()[-3:] == ["RSS", "MiB", "failed"]
+    assert shown.split()[-1] == "300"
+    assert shown.rindex("300") + 3 == header.index("RSS MiB") + len("RSS MiB")
+
+
 def test_no_answer_at_all_is_a_failure() -> None:
     measured = measure([Recording(0.0, 1.0, [], {}, 0.0)], server_cpu_s=0.0)
     assert measured.failed
@@ -120,6 +144,35 @@ def test_every_ratio_has_its_cases() -> None:
     assert len(rows) == len(cases)
     assert None not in ratios_of(rows).values()
     assert set(limits(rows)) == {"all_sorted", "groups"}
+
+
+def test_peers_are_measured_beside_ours_in_every_shape() -> None:
+    cases = cases_beside_peers(["mosec", "reference"])
+    assert [case.name for case in cases[:3]] == ["ours_tcp_1_caller", "mosec_1_caller", "reference_1_caller"]
+    assert len({case.name for case in cases}) == len(cases) == 3 * len(SHAPES)
+    for start in range(0, len(cases), 3):
+        ours, *peers = cases[start : start + 3]
+        assert isinstance(ours, ServedCase)
+        assert (ours.over, ours.via) == ("tcp", "asyncio")
+        for case in peers:
+            assert isinstance(case, PeerCase)
+            assert (case.callers, case.prompts_per_call) == (ours.callers, ours.prompts_per_call)
+    assert [case.what for case in cases[1::3]] == [
+        *("mosec: 1 caller", "mosec: 8 callers", "mosec: 64 callers", "mosec: 4 callers x 32 prompts")
+    ]
+
+
+def test_peer_ratios_are_ours_by_theirs() -> None:
+    rows = {case.name: row(case.name, measurement(prompts_per_s=300.0, p50_ms=5.0)) for case in cases_beside_peers(["mosec"])}
+    rows["mosec_8_callers"] = row("mosec_8_callers", measurement(prompts_per_s=100.0, p50_ms=20.0))
+    rows["mosec_64_callers"] = row("mosec_64_callers", measurement(failures={"TimeoutError": 1}))
+    ratios = peer_ratios(rows, ["mosec"])
+    assert len(ratios) == 4 * len(SHAPES)
+    assert ratios["throughput_8_callers_vs_mosec"] == Spread(3.0, 3.0, 3.0)
+    assert ratios["p50_8_callers_vs_mosec"] == Spread(0.25, 0.25, 0.25)
+    assert ratios["p99_1_caller_vs_mosec"] == Spread(1.0, 1.0, 1.0)
+    assert ratios["cpu_4_callers_32_prompts_vs_mosec"] == Spread(1.0, 1.0, 1.0)
+    assert ratios["throughput_64_callers_vs_mosec"] is None
 
 
 def test_throughput_ratios_use_the_best_bare_row() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.bare import sorted_batches
-from benchmarks.workload import LONG_EVERY, STRETCH_PROMPTS, balanced, from_file, made_up
+from benchmarks.workload import LONG_EVERY, STRETCH_PROMPTS, balanced, from_file, made_up, sample
 from sidecar.scorer import TokenizedPrompt
 
 
@@ -44,6 +44,15 @@ def test_every_stretch_is_a_fair_sample() -> None:
 def test_balancing_loses_no_prompt(count: int) -> None:
     prompts = [f"{'x' * (n % 7)} {n}" for n in range(count)]
     assert sorted(balanced(prompts, seed=0)) == sorted(prompts)
+
+
+def test_a_sample_reaches_from_the_shortest_to_the_longest() -> None:
+    prompts = ["x" * length for length in (7, 3, 9, 1, 5, 8, 2, 6, 4)]
+    assert [len(prompt) for prompt in sample(prompts, 5)] == [1, 3, 5, 7, 9]
+    assert [len(prompt) for prompt in sample(prompts, 2)] == [1, 9]
+    assert sample(prompts[:2], 16) == ["xxx", "x" * 7]
+    assert sample(["one"], 16) == ["one"]
+    assert len(sample(made_up(512, 0).prompts, 16)) == 16
 
 
 def test_prompts_from_a_file(tmp_path: Path) -> None:
