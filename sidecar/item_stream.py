@@ -1,16 +1,15 @@
 """The mechanics of a bidirectional stream of independent items: concurrent answers, bounded reading ahead, nothing left behind."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message import Message
 
 from sidecar.errors import InvalidRequestError, NotServingError
 from sidecar.wire import readable
 
-Item = TypeVar("Item", bound=Message)
+Item = TypeVar("Item")
 Reply = TypeVar("Reply")
 
 
@@ -19,37 +18,59 @@ class _PeerGoneError(Exception):
 
 
 async def answer_items(
-    context: Any, answer: Callable[[Item], Awaitable[Reply]], *, max_unanswered: int, stopping: asyncio.Event
+    context: Any,
+    answer: Callable[[Item], Awaitable[Reply]],
+    *,
+    unpack: Callable[[Any], Sequence[Item]],
+    pack: Callable[[list[Reply]], object],
+    max_unanswered: int,
+    stopping: asyncio.Event,
 ) -> None:
     """Read items and write each reply as soon as it is ready. Ends when the client half-closes or has gone.
 
-    Raises InvalidRequestError after an unreadable item and NotServingError when `stopping` is set, in both cases after everything
-    read before is answered. An item counts as unanswered until its reply is written, so a client that does not read is no longer
+    unpack: the items of a message, at least one. pack: a message of the first replies of a list, which it takes out, at least one.
+    Raises InvalidRequestError after an unreadable message and NotServingError when `stopping` is set, in both cases after everything
+    begun before is answered. An item counts as unanswered until its reply is written, so a client that does not read is no longer
     read from, and gRPC's flow control stops it.
     `answer` turns its own failures into replies; what it raises ends the stream.
     """
     slots = asyncio.Semaphore(max_unanswered)
-    writing = asyncio.Lock()
+    ready: list[Reply] = []
+    writing = False
 
     async def answer_one(item: Item) -> None:
-        reply = await answer(item)
-        async with writing:  # gRPC takes one write at a time
-            try:
-                await context.write(reply)
-            except Exception as error:  # depending on how the client went: a usage error or an internal one
-                raise _PeerGoneError from error
-        slots.release()
+        nonlocal writing
+        ready.append(await answer(item))
+        if writing:
+            return  # gRPC takes one write at a time; whoever writes takes this one along
+        writing = True
+        try:
+            while before := len(ready):
+                message = pack(ready)
+                written = before - len(ready)
+                try:
+                    await context.write(message)
+                except Exception as error:  # depending on how the client went: a usage error or an internal one
+                    raise _PeerGoneError from error
+                for _ in range(written):
+                    slots.release()
+        finally:
+            writing = False
 
     async def read(tasks: asyncio.TaskGroup) -> InvalidRequestError | None:
         while True:
             await slots.acquire()
-            item = await context.read()
-            if item is grpc.aio.EOF:  # type: ignore[attr-defined]
+            message = await context.read()
+            if message is grpc.aio.EOF:  # type: ignore[attr-defined]
                 return None
             try:
-                tasks.create_task(answer_one(readable(item)))
+                first, *more = unpack(readable(message))
             except InvalidRequestError as error:
                 return error
+            tasks.create_task(answer_one(first))
+            for item in more:
+                await slots.acquire()
+                tasks.create_task(answer_one(item))
 
     peer_gone = False
     try:

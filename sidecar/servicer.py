@@ -12,6 +12,7 @@ from sidecar.engine import Engine, ScoredCall
 from sidecar.errors import CallError, InvalidRequestError
 from sidecar.item_stream import answer_items
 from sidecar.observer import Observer
+from sidecar.stream_messages import StreamItem, StreamMessages
 from sidecar.wire import Unreadable, parser, readable
 
 SERVICE = "pars.v1.RankerService"
@@ -56,10 +57,18 @@ class RankerServicer:
         return await self._guarded(context, self._score(request, context.time_remaining()))
 
     async def ScoreStream(self, requests: Any, context: Any) -> None:
-        async def answer(item: ranker_pb2.ScoreStreamRequest) -> ranker_pb2.ScoreStreamResponse:
+        async def answer(item: StreamItem) -> ranker_pb2.ScoreStreamResponse:
             return await self._answer_item(item, context.time_remaining())
 
-        stream = answer_items(context, answer, max_unanswered=self._max_stream_items, stopping=self._stopping)
+        messages = StreamMessages()
+        stream = answer_items(
+            context,
+            answer,
+            unpack=messages.unpack,
+            pack=messages.pack,
+            max_unanswered=self._max_stream_items,
+            stopping=self._stopping,
+        )
         await self._guarded(context, stream)
 
     async def Compare(self, request: ranker_pb2.CompareRequest | Unreadable, context: Any) -> ranker_pb2.CompareResponse:
@@ -89,9 +98,7 @@ class RankerServicer:
         call = await self._engine.score(request.prompts, request.tier, timeout_s, request.ranker)
         return ranker_pb2.ScoreResponse(scores=_prompt_scores(call), bundle_id=call.bundle_id, timing=_timing(call))
 
-    async def _answer_item(
-        self, item: ranker_pb2.ScoreStreamRequest, stream_timeout_s: float | None
-    ) -> ranker_pb2.ScoreStreamResponse:
+    async def _answer_item(self, item: StreamItem, stream_timeout_s: float | None) -> ranker_pb2.ScoreStreamResponse:
         timeout_s = stream_timeout_s
         if item.timeout_ms:
             timeout_s = min(item.timeout_ms / 1e3, float("inf") if stream_timeout_s is None else stream_timeout_s)

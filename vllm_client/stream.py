@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from enum import Enum
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +21,66 @@ from vllm_client import replies, requests
 from vllm_client.config import ClientConfig
 from vllm_client.errors import DeadlineError, UnavailableError
 from vllm_client.scores import ScoredBatch, Tier
+
+ITEMS_PER_MESSAGE, MESSAGE_BYTES = 64, 16 * 1024
+"""Of what waits to be sent, as much goes out at a time: a message costs gRPC more than a small item in it. Far below any limit that a
+server may have for a message."""
+
+MAX_LAG_S = 5.0
+"""Of an item's time that may be the event loop's own fault, in all."""
+
+
+class _End(Enum):
+    """How an item ends without a reply."""
+
+    GONE = "the stream is gone"
+    LATE = "its time is up"
+
+
+class _Waiting:
+    """One item and its deadline.
+
+    A deadline that finds the loop late by half of the time given or more starts again: a reply may lie there unread, and neither server
+    nor stream is to blame. In a burst of thousands of requests a server's loop stands still for longer than any sensible deadline.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
+        self._loop = loop
+        self._timeout_s = timeout_s
+        self._lag_left_s = MAX_LAG_S
+        self.expires_at = loop.time() + timeout_s
+        """On the loop's clock."""
+        # Results, not exceptions: nobody has to collect one after its caller has left.
+        self._outcome: asyncio.Future[ranker_pb2.ScoreStreamResponse | _End] = loop.create_future()
+
+    def left_ms(self) -> int:
+        """At least 1, because 0 would mean "no deadline" to the server."""
+        return max(1, math.ceil((self.expires_at - self._loop.time()) * 1000))
+
+    async def outcome(self) -> ranker_pb2.ScoreStreamResponse | _End:
+        """Wait for it, no longer than the deadline."""
+        self._timer = self._loop.call_at(self.expires_at, self._time_is_up)
+        try:
+            return await self._outcome
+        finally:
+            self._timer.cancel()
+
+    def ends(self, outcome: ranker_pb2.ScoreStreamResponse | _End) -> None:
+        if not self._outcome.done():
+            self._outcome.set_result(outcome)
+
+    def late(self) -> DeadlineError:
+        return DeadlineError(f"no reply on the stream within {self._timeout_s * 1000:g} ms")
+
+    def _time_is_up(self) -> None:
+        now = self._loop.time()
+        lag_s = now - self.expires_at
+        if self._timeout_s / 2 <= lag_s <= self._lag_left_s:
+            self._lag_left_s -= lag_s
+            self.expires_at = now + self._timeout_s
+            self._timer = self._loop.call_at(self.expires_at, self._time_is_up)
+        else:
+            self.ends(_End.LATE)
 
 
 class ScoreStream:
@@ -36,9 +97,9 @@ class ScoreStream:
         self._permits = asyncio.Semaphore(config.max_in_flight)
         self._ids = itertools.count(1)
         self._unsent: dict[int, ranker_pb2.ScoreStreamRequest] = {}
-        # None stands for "the stream is gone". Results, not exceptions: nobody has to collect one after its caller has left.
-        self._waiting: dict[int, asyncio.Future[ranker_pb2.ScoreStreamResponse | None]] = {}
+        self._waiting: dict[int, _Waiting] = {}
         self._something_unsent = asyncio.Event()
+        self._server_takes_more = False
         self._closed_because: str | None = "it is not open"
         self._ended = asyncio.Event()
         self._call: Any = None
@@ -73,16 +134,22 @@ class ScoreStream:
 
         `timeout_ms` replaces the config's `deadline_ms`; waiting for room among `max_in_flight` counts. Errors as for
         `RankerClient.score`, each to its own caller. A cancelled caller leaves at once; the server drops its prompts at their
-        deadline, if it has not scored them by then.
+        deadline, if it has not scored them by then. Time in which this event loop stood still, up to MAX_LAG_S, does not count.
         """
         request = requests.score_request(prompts, tier, self._config.ranker)
-        timeout_s = self._config.timeout_ms(timeout_ms) / 1000
+        item = _Waiting(asyncio.get_running_loop(), self._config.timeout_ms(timeout_ms) / 1000)
+        if self._permits.locked():
+            try:
+                async with asyncio.timeout_at(item.expires_at):
+                    await self._permits.acquire()
+            except TimeoutError as error:
+                raise item.late() from error
+        else:
+            await self._permits.acquire()  # at once
         try:
-            async with asyncio.timeout(timeout_s) as timeout, self._permits:
-                reply = await self._exchange(request, expires_at=timeout.when())
-        except TimeoutError as error:
-            raise DeadlineError(f"no reply on the stream within {timeout_s * 1000:g} ms") from error
-        return replies.streamed_batch(reply, len(prompts), tier)
+            return replies.streamed_batch(await self._exchange(request, item), len(prompts), tier)
+        finally:
+            self._permits.release()
 
     async def ended(self) -> str:
         """Wait until the stream is gone, for whatever reason, and return it: a status code, with its message after a colon."""
@@ -93,26 +160,25 @@ class ScoreStream:
         """Declare the stream gone: every waiting call and every later one raises UnavailableError. Leave its block then."""
         self._fail_all(why)
 
-    async def _exchange(self, request: ranker_pb2.ScoreRequest, expires_at: float | None) -> ranker_pb2.ScoreStreamResponse:
-        """Send one item and wait for its reply. `expires_at` is on the loop's clock."""
+    async def _exchange(self, request: ranker_pb2.ScoreRequest, item: "_Waiting") -> ranker_pb2.ScoreStreamResponse:
+        """Send one item and wait for its reply."""
         if self._closed_because is not None:
             raise self._gone()
-        loop = asyncio.get_running_loop()
-        assert expires_at is not None, "bug: an item without a deadline"
-        left_ms = max(1, math.ceil((expires_at - loop.time()) * 1000))  # Zero would mean "no deadline" to the server.
         item_id = next(self._ids)
         self.unheard += 1
-        future = self._waiting[item_id] = loop.create_future()
-        self._unsent[item_id] = ranker_pb2.ScoreStreamRequest(id=item_id, request=request, timeout_ms=left_ms)
+        self._waiting[item_id] = item
+        self._unsent[item_id] = ranker_pb2.ScoreStreamRequest(id=item_id, request=request, timeout_ms=item.left_ms())
         self._something_unsent.set()
         try:
-            reply: ranker_pb2.ScoreStreamResponse | None = await future
+            outcome = await item.outcome()
         finally:
             self._waiting.pop(item_id, None)
             self._unsent.pop(item_id, None)
-        if reply is None:
+        if outcome is _End.GONE:
             raise self._gone()
-        return reply
+        if outcome is _End.LATE:
+            raise item.late()
+        return outcome
 
     async def _write(self) -> None:
         try:
@@ -120,22 +186,38 @@ class ScoreStream:
                 await self._something_unsent.wait()
                 self._something_unsent.clear()
                 while self._unsent:
-                    oldest = next(iter(self._unsent))
-                    await self._call.write(self._unsent.pop(oldest))
+                    await self._call.write(self._next_message())
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # The stream has ended. The reader learns why and tells everybody.
         except Exception:
             self._fail_all("its writer failed")  # A bug of ours, raised again when the stream is closed.
             raise
 
+    def _next_message(self) -> ranker_pb2.ScoreStreamRequest:
+        """Take the oldest items out of `_unsent`: one, or as many as share a message where the server takes that."""
+        items = iter(self._unsent.values())
+        message = next(items)
+        message.takes_more = True
+        taken, size = [message.id], message.ByteSize()
+        for item in items if self._server_takes_more else ():
+            size += item.ByteSize()
+            if len(taken) == ITEMS_PER_MESSAGE or size > MESSAGE_BYTES:
+                break
+            taken.append(item.id)
+        message.more.extend([self._unsent[item_id] for item_id in taken[1:]])
+        for item_id in taken:
+            del self._unsent[item_id]
+        return message
+
     async def _read(self) -> None:
         why = "its reader failed"
         try:
-            async for reply in self._call:
+            async for message in self._call:
                 self.unheard = 0
-                future = self._waiting.get(reply.id)
-                if future is not None and not future.done():  # Late replies find nobody.
-                    future.set_result(reply)
+                self._server_takes_more = self._server_takes_more or message.takes_more
+                self._hand_over(message)
+                for reply in message.more:
+                    self._hand_over(reply)
             why = "the server ended it"
         except grpc.aio.AioRpcError as error:
             why = f"{error.code().name}: {error.details()}"
@@ -145,13 +227,17 @@ class ScoreStream:
         finally:
             self._fail_all(why)
 
+    def _hand_over(self, reply: ranker_pb2.ScoreStreamResponse) -> None:
+        item = self._waiting.get(reply.id)
+        if item is not None:  # Late replies find nobody.
+            item.ends(reply)
+
     def _fail_all(self, why: str) -> None:
         if self._closed_because is None:
             self._closed_because = why
         self._ended.set()
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_result(None)
+        for item in self._waiting.values():
+            item.ends(_End.GONE)
 
     def _gone(self) -> UnavailableError:
         return UnavailableError(f"the stream is gone: {self._closed_because}")

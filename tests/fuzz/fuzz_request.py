@@ -85,15 +85,20 @@ def stream(content: bytes) -> None:
     context = Context(_timeout_s(head), items, handler.request_deserializer)
     _run(lambda servicer: _streamed(servicer, context))
     _check_status(context.code, context.message)
-    sent = []
+    sent, readable = [], True
     for item in items:
         try:
-            sent.append(ranker_pb2.ScoreStreamRequest.FromString(item).id)
+            message = ranker_pb2.ScoreStreamRequest.FromString(item)
         except Exception:
+            readable = False
             break
-    readable = len(sent) == len(items)
-    assert (context.code is Code.INVALID_ARGUMENT) == (not readable), "an unreadable item, and nothing else, ends a stream"
-    replies = [ranker_pb2.ScoreStreamResponse.FromString(handler.response_serializer(reply)) for reply in context.written]
+        if any(further.more for further in message.more):
+            readable = False
+            break
+        sent += [each.id for each in (message, *message.more)]
+    assert (context.code is Code.INVALID_ARGUMENT) == (not readable), "an unreadable message, and nothing else, ends a stream"
+    written = [ranker_pb2.ScoreStreamResponse.FromString(handler.response_serializer(reply)) for reply in context.written]
+    replies = [reply for message in written for reply in (message, *message.more)]
     assert sorted(reply.id for reply in replies) == sorted(sent), "every item that was read has one reply"
     for reply in replies:
         if reply.WhichOneof("outcome") == "error":

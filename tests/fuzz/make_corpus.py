@@ -47,6 +47,14 @@ def item(number: int, *prompts: str, timeout_ms: int = 0, tier: int = 0) -> byte
     return ranker_pb2.ScoreStreamRequest(id=number, request=score, timeout_ms=timeout_ms).SerializeToString()
 
 
+def carrying(first: bytes, *more: bytes) -> bytes:
+    """The first item with the others in the same message, from a client that takes several replies in one."""
+    carrier = ranker_pb2.ScoreStreamRequest.FromString(first)
+    carrier.takes_more = True
+    carrier.more.extend(ranker_pb2.ScoreStreamRequest.FromString(each) for each in more)
+    return carrier.SerializeToString()
+
+
 def score(*prompts: str, tier: int = 0, ranker: str = "") -> ranker_pb2.ScoreRequest:
     return ranker_pb2.ScoreRequest(prompts=prompts, tier=tier, ranker=ranker)
 
@@ -163,6 +171,8 @@ SEEDS: dict[str, dict[str, bytes]] = {
         "item-timeouts": items(0, item(1, "x", timeout_ms=1), item(2, "y", timeout_ms=4_294_967_295)),
         "largest-id": items(0, item(2**64 - 1, "x")),
         "cut-short": b"\0\x20\x08\x01",
+        "several-in-a-message": items(0, carrying(item(1, "x"), item(2, "y"), item(3)), item(4, "z")),
+        "items-within-items": items(0, item(1, "x"), carrying(item(2, "x"), carrying(item(3, "x"), item(4, "x")))),
     },
 }
 

@@ -155,6 +155,14 @@ async def test_the_server_reads_ahead_only_so_far(make_rig: MakeRig, start_serve
     await stream.done_writing()
 
 
+def one_item(message: Any) -> tuple[Any]:
+    return (message,)
+
+
+def one_reply(replies: list[Any]) -> Any:
+    return replies.pop(0)
+
+
 class SlowReader:
     """A stream's context whose client sends without end and does not read until told to."""
 
@@ -184,7 +192,9 @@ async def test_a_client_that_does_not_read_is_read_from_no_longer() -> None:
         answered += 1
         return each.id
 
-    stream = asyncio.ensure_future(answer_items(client, answer, max_unanswered=4, stopping=asyncio.Event()))
+    stream = asyncio.ensure_future(
+        answer_items(client, answer, unpack=one_item, pack=one_reply, max_unanswered=4, stopping=asyncio.Event())
+    )
     await until(lambda: answered == 4)
     for _ in range(100):
         await asyncio.sleep(0)  # every chance to read on
@@ -210,7 +220,8 @@ async def test_a_write_that_fails_ends_the_stream_quietly_and_stops_its_other_it
 
     client.write = broken  # type: ignore[method-assign]
     stopping = asyncio.Event()
-    await asyncio.wait_for(answer_items(client, answer, max_unanswered=4, stopping=stopping), WAIT_S)
+    stream = answer_items(client, answer, unpack=one_item, pack=one_reply, max_unanswered=4, stopping=stopping)
+    await asyncio.wait_for(stream, WAIT_S)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from pars.v1 import bundle_pb2 as pars_dot_v1_dot_bundle__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14pars/v1/ranker.proto\x12\x07pars.v1\x1a\x14pars/v1/bundle.proto\"L\n\x0cScoreRequest\x12\x0f\n\x07prompts\x18\x01 \x03(\t\x12\x1b\n\x04tier\x18\x02 \x01(\x0e\x32\r.pars.v1.Tier\x12\x0e\n\x06ranker\x18\x03 \x01(\t\"i\n\rScoreResponse\x12$\n\x06scores\x18\x01 \x03(\x0b\x32\x14.pars.v1.PromptScore\x12\x11\n\tbundle_id\x18\x02 \x01(\t\x12\x1f\n\x06timing\x18\x03 \x01(\x0b\x32\x0f.pars.v1.Timing\"\xab\x01\n\x0bPromptScore\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x10\n\x08quantile\x18\x02 \x01(\x02\x12\x17\n\x0f\x65xpected_tokens\x18\x03 \x01(\x02\x12\x1b\n\x13\x65xpected_tokens_p90\x18\x04 \x01(\x02\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x11\n\ttruncated\x18\x06 \x01(\x08\x12\x1b\n\x04tier\x18\x07 \x01(\x0e\x32\r.pars.v1.Tier\"P\n\x06Timing\x12\x18\n\x10tokenize_time_ns\x18\x01 \x01(\x04\x12\x15\n\rqueue_time_ns\x18\x02 \x01(\x04\x12\x15\n\rinfer_time_ns\x18\x03 \x01(\x04\"\\\n\x12ScoreStreamRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12&\n\x07request\x18\x02 \x01(\x0b\x32\x15.pars.v1.ScoreRequest\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\"}\n\x13ScoreStreamResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12*\n\x08response\x18\x02 \x01(\x0b\x32\x16.pars.v1.ScoreResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.pars.v1.ItemErrorH\x00\x42\t\n\x07outcome\"*\n\tItemError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"0\n\nPromptPair\x12\x10\n\x08prompt_a\x18\x01 \x01(\t\x12\x10\n\x08prompt_b\x18\x02 \x01(\t\"a\n\x0e\x43ompareRequest\x12\"\n\x05pairs\x18\x01 \x03(\x0b\x32\x13.pars.v1.PromptPair\x12\x1b\n\x04tier\x18\x02 \x01(\x0e\x32\r.pars.v1.Tier\x12\x0e\n\x06ranker\x18\x03 \x01(\t\"\x9f\x01\n\nComparison\x12\x1f\n\x06longer\x18\x01 \x01(\x0e\x32\x0f.pars.v1.Longer\x12%\n\x07score_a\x18\x02 \x01(\x0b\x32\x14.pars.v1.PromptScore\x12%\n\x07score_b\x18\x03 \x01(\x0b\x32\x14.pars.v1.PromptScore\x12\"\n\x1a\x65xpected_tokens_difference\x18\x04 \x01(\x02\"o\n\x0f\x43ompareResponse\x12(\n\x0b\x63omparisons\x18\x01 \x03(\x0b\x32\x13.pars.v1.Comparison\x12\x11\n\tbundle_id\x18\x02 \x01(\t\x12\x1f\n\x06timing\x18\x03 \x01(\x0b\x32\x0f.pars.v1.Timing\"\"\n\x10GetBundleRequest\x12\x0e\n\x06ranker\x18\x01 \x01(\t\"\x99\x01\n\x11GetBundleResponse\x12)\n\x08manifest\x18\x01 \x01(\x0b\x32\x17.pars.v1.BundleManifest\x12\x1a\n\x12\x65xecution_provider\x18\x02 \x01(\t\x12\x1c\n\x14max_prompts_per_call\x18\x03 \x01(\r\x12\x0e\n\x06ranker\x18\x04 \x01(\t\x12\x0f\n\x07rankers\x18\x05 \x03(\t*>\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\x10\n\x0cTIER_ENCODER\x10\x01\x12\x0e\n\nTIER_NGRAM\x10\x02*P\n\x06Longer\x12\x16\n\x12LONGER_UNSPECIFIED\x10\x00\x12\x0c\n\x08LONGER_A\x10\x01\x12\x0c\n\x08LONGER_B\x10\x02\x12\x12\n\x0eLONGER_NEITHER\x10\x03\x32\x97\x02\n\rRankerService\x12\x36\n\x05Score\x12\x15.pars.v1.ScoreRequest\x1a\x16.pars.v1.ScoreResponse\x12L\n\x0bScoreStream\x12\x1b.pars.v1.ScoreStreamRequest\x1a\x1c.pars.v1.ScoreStreamResponse(\x01\x30\x01\x12<\n\x07\x43ompare\x12\x17.pars.v1.CompareRequest\x1a\x18.pars.v1.CompareResponse\x12\x42\n\tGetBundle\x12\x19.pars.v1.GetBundleRequest\x1a\x1a.pars.v1.GetBundleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14pars/v1/ranker.proto\x12\x07pars.v1\x1a\x14pars/v1/bundle.proto\"L\n\x0cScoreRequest\x12\x0f\n\x07prompts\x18\x01 \x03(\t\x12\x1b\n\x04tier\x18\x02 \x01(\x0e\x32\r.pars.v1.Tier\x12\x0e\n\x06ranker\x18\x03 \x01(\t\"i\n\rScoreResponse\x12$\n\x06scores\x18\x01 \x03(\x0b\x32\x14.pars.v1.PromptScore\x12\x11\n\tbundle_id\x18\x02 \x01(\t\x12\x1f\n\x06timing\x18\x03 \x01(\x0b\x32\x0f.pars.v1.Timing\"\xab\x01\n\x0bPromptScore\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x10\n\x08quantile\x18\x02 \x01(\x02\x12\x17\n\x0f\x65xpected_tokens\x18\x03 \x01(\x02\x12\x1b\n\x13\x65xpected_tokens_p90\x18\x04 \x01(\x02\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x11\n\ttruncated\x18\x06 \x01(\x08\x12\x1b\n\x04tier\x18\x07 \x01(\x0e\x32\r.pars.v1.Tier\"P\n\x06Timing\x12\x18\n\x10tokenize_time_ns\x18\x01 \x01(\x04\x12\x15\n\rqueue_time_ns\x18\x02 \x01(\x04\x12\x15\n\rinfer_time_ns\x18\x03 \x01(\x04\"\x9b\x01\n\x12ScoreStreamRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12&\n\x07request\x18\x02 \x01(\x0b\x32\x15.pars.v1.ScoreRequest\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\x12)\n\x04more\x18\x04 \x03(\x0b\x32\x1b.pars.v1.ScoreStreamRequest\x12\x12\n\ntakes_more\x18\x05 \x01(\x08\"\xbd\x01\n\x13ScoreStreamResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12*\n\x08response\x18\x02 \x01(\x0b\x32\x16.pars.v1.ScoreResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.pars.v1.ItemErrorH\x00\x12*\n\x04more\x18\x04 \x03(\x0b\x32\x1c.pars.v1.ScoreStreamResponse\x12\x12\n\ntakes_more\x18\x05 \x01(\x08\x42\t\n\x07outcome\"*\n\tItemError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"0\n\nPromptPair\x12\x10\n\x08prompt_a\x18\x01 \x01(\t\x12\x10\n\x08prompt_b\x18\x02 \x01(\t\"a\n\x0e\x43ompareRequest\x12\"\n\x05pairs\x18\x01 \x03(\x0b\x32\x13.pars.v1.PromptPair\x12\x1b\n\x04tier\x18\x02 \x01(\x0e\x32\r.pars.v1.Tier\x12\x0e\n\x06ranker\x18\x03 \x01(\t\"\x9f\x01\n\nComparison\x12\x1f\n\x06longer\x18\x01 \x01(\x0e\x32\x0f.pars.v1.Longer\x12%\n\x07score_a\x18\x02 \x01(\x0b\x32\x14.pars.v1.PromptScore\x12%\n\x07score_b\x18\x03 \x01(\x0b\x32\x14.pars.v1.PromptScore\x12\"\n\x1a\x65xpected_tokens_difference\x18\x04 \x01(\x02\"o\n\x0f\x43ompareResponse\x12(\n\x0b\x63omparisons\x18\x01 \x03(\x0b\x32\x13.pars.v1.Comparison\x12\x11\n\tbundle_id\x18\x02 \x01(\t\x12\x1f\n\x06timing\x18\x03 \x01(\x0b\x32\x0f.pars.v1.Timing\"\"\n\x10GetBundleRequest\x12\x0e\n\x06ranker\x18\x01 \x01(\t\"\x99\x01\n\x11GetBundleResponse\x12)\n\x08manifest\x18\x01 \x01(\x0b\x32\x17.pars.v1.BundleManifest\x12\x1a\n\x12\x65xecution_provider\x18\x02 \x01(\t\x12\x1c\n\x14max_prompts_per_call\x18\x03 \x01(\r\x12\x0e\n\x06ranker\x18\x04 \x01(\t\x12\x0f\n\x07rankers\x18\x05 \x03(\t*>\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\x10\n\x0cTIER_ENCODER\x10\x01\x12\x0e\n\nTIER_NGRAM\x10\x02*P\n\x06Longer\x12\x16\n\x12LONGER_UNSPECIFIED\x10\x00\x12\x0c\n\x08LONGER_A\x10\x01\x12\x0c\n\x08LONGER_B\x10\x02\x12\x12\n\x0eLONGER_NEITHER\x10\x03\x32\x97\x02\n\rRankerService\x12\x36\n\x05Score\x12\x15.pars.v1.ScoreRequest\x1a\x16.pars.v1.ScoreResponse\x12L\n\x0bScoreStream\x12\x1b.pars.v1.ScoreStreamRequest\x1a\x1c.pars.v1.ScoreStreamResponse(\x01\x30\x01\x12<\n\x07\x43ompare\x12\x17.pars.v1.CompareRequest\x1a\x18.pars.v1.CompareResponse\x12\x42\n\tGetBundle\x12\x19.pars.v1.GetBundleRequest\x1a\x1a.pars.v1.GetBundleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pars.v1.ranker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TIER']._serialized_start=1377
-  _globals['_TIER']._serialized_end=1439
-  _globals['_LONGER']._serialized_start=1441
-  _globals['_LONGER']._serialized_end=1521
+  _globals['_TIER']._serialized_start=1506
+  _globals['_TIER']._serialized_end=1568
+  _globals['_LONGER']._serialized_start=1570
+  _globals['_LONGER']._serialized_end=1650
   _globals['_SCOREREQUEST']._serialized_start=55
   _globals['_SCOREREQUEST']._serialized_end=131
   _globals['_SCORERESPONSE']._serialized_start=133
@@ -44,24 +44,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROMPTSCORE']._serialized_end=412
   _globals['_TIMING']._serialized_start=414
   _globals['_TIMING']._serialized_end=494
-  _globals['_SCORESTREAMREQUEST']._serialized_start=496
-  _globals['_SCORESTREAMREQUEST']._serialized_end=588
-  _globals['_SCORESTREAMRESPONSE']._serialized_start=590
-  _globals['_SCORESTREAMRESPONSE']._serialized_end=715
-  _globals['_ITEMERROR']._serialized_start=717
-  _globals['_ITEMERROR']._serialized_end=759
-  _globals['_PROMPTPAIR']._serialized_start=761
-  _globals['_PROMPTPAIR']._serialized_end=809
-  _globals['_COMPAREREQUEST']._serialized_start=811
-  _globals['_COMPAREREQUEST']._serialized_end=908
-  _globals['_COMPARISON']._serialized_start=911
-  _globals['_COMPARISON']._serialized_end=1070
-  _globals['_COMPARERESPONSE']._serialized_start=1072
-  _globals['_COMPARERESPONSE']._serialized_end=1183
-  _globals['_GETBUNDLEREQUEST']._serialized_start=1185
-  _globals['_GETBUNDLEREQUEST']._serialized_end=1219
-  _globals['_GETBUNDLERESPONSE']._serialized_start=1222
-  _globals['_GETBUNDLERESPONSE']._serialized_end=1375
-  _globals['_RANKERSERVICE']._serialized_start=1524
-  _globals['_RANKERSERVICE']._serialized_end=1803
+  _globals['_SCORESTREAMREQUEST']._serialized_start=497
+  _globals['_SCORESTREAMREQUEST']._serialized_end=652
+  _globals['_SCORESTREAMRESPONSE']._serialized_start=655
+  _globals['_SCORESTREAMRESPONSE']._serialized_end=844
+  _globals['_ITEMERROR']._serialized_start=846
+  _globals['_ITEMERROR']._serialized_end=888
+  _globals['_PROMPTPAIR']._serialized_start=890
+  _globals['_PROMPTPAIR']._serialized_end=938
+  _globals['_COMPAREREQUEST']._serialized_start=940
+  _globals['_COMPAREREQUEST']._serialized_end=1037
+  _globals['_COMPARISON']._serialized_start=1040
+  _globals['_COMPARISON']._serialized_end=1199
+  _globals['_COMPARERESPONSE']._serialized_start=1201
+  _globals['_COMPARERESPONSE']._serialized_end=1312
+  _globals['_GETBUNDLEREQUEST']._serialized_start=1314
+  _globals['_GETBUNDLEREQUEST']._serialized_end=1348
+  _globals['_GETBUNDLERESPONSE']._serialized_start=1351
+  _globals['_GETBUNDLERESPONSE']._serialized_end=1504
+  _globals['_RANKERSERVICE']._serialized_start=1653
+  _globals['_RANKERSERVICE']._serialized_end=1932
 # @@protoc_insertion_point(module_scope)

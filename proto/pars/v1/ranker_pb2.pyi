@@ -77,24 +77,32 @@ class Timing(_message.Message):
     def __init__(self, tokenize_time_ns: _Optional[int] = ..., queue_time_ns: _Optional[int] = ..., infer_time_ns: _Optional[int] = ...) -> None: ...
 
 class ScoreStreamRequest(_message.Message):
-    __slots__ = ("id", "request", "timeout_ms")
+    __slots__ = ("id", "request", "timeout_ms", "more", "takes_more")
     ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    TAKES_MORE_FIELD_NUMBER: _ClassVar[int]
     id: int
     request: ScoreRequest
     timeout_ms: int
-    def __init__(self, id: _Optional[int] = ..., request: _Optional[_Union[ScoreRequest, _Mapping]] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
+    more: _containers.RepeatedCompositeFieldContainer[ScoreStreamRequest]
+    takes_more: bool
+    def __init__(self, id: _Optional[int] = ..., request: _Optional[_Union[ScoreRequest, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., more: _Optional[_Iterable[_Union[ScoreStreamRequest, _Mapping]]] = ..., takes_more: bool = ...) -> None: ...
 
 class ScoreStreamResponse(_message.Message):
-    __slots__ = ("id", "response", "error")
+    __slots__ = ("id", "response", "error", "more", "takes_more")
     ID_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    TAKES_MORE_FIELD_NUMBER: _ClassVar[int]
     id: int
     response: ScoreResponse
     error: ItemError
-    def __init__(self, id: _Optional[int] = ..., response: _Optional[_Union[ScoreResponse, _Mapping]] = ..., error: _Optional[_Union[ItemError, _Mapping]] = ...) -> None: ...
+    more: _containers.RepeatedCompositeFieldContainer[ScoreStreamResponse]
+    takes_more: bool
+    def __init__(self, id: _Optional[int] = ..., response: _Optional[_Union[ScoreResponse, _Mapping]] = ..., error: _Optional[_Union[ItemError, _Mapping]] = ..., more: _Optional[_Iterable[_Union[ScoreStreamResponse, _Mapping]]] = ..., takes_more: bool = ...) -> None: ...
 
 class ItemError(_message.Message):
     __slots__ = ("code", "message")
