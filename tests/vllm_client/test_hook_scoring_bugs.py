@@ -30,7 +30,7 @@ class StandIn(Link):
     def start(self) -> None:
         pass
 
-    async def ask(self, texts):
+    async def ask(self, texts, deadline_ms=None):
         return self.answer(texts)
 
 

@@ -48,7 +48,7 @@ def test_the_defaults_are_valid_and_shared_with_the_policies():
     assert settings.traffic_classes() is NO_CLASSES
     assert settings.asked_tier() is Tier.ANY
     config = settings.client_config()
-    assert (config.address, config.deadline_ms, config.max_in_flight) == (settings.address, 10.0, 256)
+    assert (config.address, config.deadline_ms, config.max_in_flight) == (settings.address, 10.0, 4096)
 
 
 @pytest.mark.parametrize("name", RANGED)
@@ -132,6 +132,7 @@ def test_every_field_is_read_from_its_variable():
         tls_key="/etc/key.pem",
         token_file="/etc/token",
         deadline_ms=2.5,
+        crowded_deadline_ms=70.0,
         tier="ngram",
         shadow=True,
         sample_share=0.25,

@@ -87,7 +87,9 @@ class Attachment:
 
         host = host_of_engine(engine)
         self._gate = host.gate_in_flight(settings.gate_in_flight)
-        self._hook = PriorityHook(dataclasses.replace(settings, client_priority="keep", gate_in_flight=0))
+        self._hook = PriorityHook(
+            dataclasses.replace(settings, client_priority="keep", gate_in_flight=self._gate), room=host.room
+        )
         self._hook.engine_obeys = host.engine_obeys is not False
         self._markers = markers_of_engine(engine)
         tell_about_engine(host, settings)
@@ -103,7 +105,7 @@ class Attachment:
             return self._hook.neutral(Asked(client_priority=own_priority), arrival_ms, Outcome.CLIENT_PRIORITY).priority
         asked = asked_of_call(prompt, params, prompt_text=arguments.get("prompt_text"), markers=self._markers)
         # The end of a request is not seen here, but the engine knows how many it has. Those being decided come on top.
-        self._hook.gate_in_flight = self._gate - _unfinished(engine, otherwise=self._gate)
+        self._hook.in_flight_elsewhere = _unfinished(engine, otherwise=self._gate)
         with self._hook.in_flight():
             return (await self._hook.decide(asked, arrival_ms)).priority
 

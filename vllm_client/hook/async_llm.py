@@ -52,7 +52,7 @@ class PrioritizedAsyncLLM:
         self._own_hook: PriorityHook | None = None
         if isinstance(hook, HookSettings):
             host = host_of_engine(engine)
-            self._own_hook = PriorityHook(hook, gate_in_flight=host.gate_in_flight(hook.gate_in_flight))
+            self._own_hook = PriorityHook(hook, gate_in_flight=host.gate_in_flight(hook.gate_in_flight), room=host.room)
             self._own_hook.engine_obeys = host.engine_obeys is not False
             tell_about_engine(host, hook)
             hook = self._own_hook

@@ -41,13 +41,16 @@ class Host:
     version: str | None = None
     """Of vLLM."""
 
+    @property
+    def room(self) -> int | None:
+        """Requests that run at a time, of those that come through this process: engines are shared among the API servers."""
+        return None if self.max_num_seqs is None else max(1, self.max_num_seqs // (self.api_servers or 1))
+
     def gate_in_flight(self, setting: int) -> int:
         """Return the load gate in requests: the setting, or for -1 a quarter of what runs at a time, shared by the API servers."""
         if setting >= 0:
             return setting
-        if self.max_num_seqs is None:
-            return DEFAULT_GATE
-        return max(1, self.max_num_seqs // 4 // (self.api_servers or 1))
+        return DEFAULT_GATE if self.room is None else max(1, self.room // 4)
 
     def is_tested(self) -> bool | None:
         numbers = version_numbers(self.version)

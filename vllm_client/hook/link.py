@@ -78,8 +78,8 @@ class Link:
             self._keeper.cancel()
         await asyncio.wait({self._keeper})
 
-    async def ask(self, texts: Sequence[str]) -> ScoredBatch:
-        """Score `texts` within the deadline of the settings.
+    async def ask(self, texts: Sequence[str], deadline_ms: float | None = None) -> ScoredBatch:
+        """Score `texts` within the deadline, which is that of the settings unless given.
 
         Raises UnconnectedError or LinkFullError at once, else what ScoreStream.score raises.
         """
@@ -90,7 +90,7 @@ class Link:
             raise LinkFullError(f"{self._asks_out} questions are unanswered")
         self._asks_out += 1
         try:
-            return await stream.score(texts, tier=self._tier)
+            return await stream.score(texts, tier=self._tier, timeout_ms=deadline_ms)
         finally:
             self._asks_out -= 1
 

@@ -119,7 +119,8 @@ class PriorityMiddleware:
             return
         try:
             host = inspect_host(scope)
-            hook = self._make_hook(self._settings, gate_in_flight=host.gate_in_flight(self._settings.gate_in_flight))
+            gate = host.gate_in_flight(self._settings.gate_in_flight)
+            hook = self._make_hook(self._settings, gate_in_flight=gate, room=host.room)
             hook.engine_obeys = host.engine_obeys is not False
             tell_about(host, self._settings, logger)
             self._hook, self._passage = hook, Passage(hook, host, self._settings, self._classes)

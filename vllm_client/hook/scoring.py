@@ -22,6 +22,7 @@ from vllm_client.hook.faults import FaultLog
 from vllm_client.hook.host import DEFAULT_GATE, hook_logger
 from vllm_client.hook.link import Link, LinkFullError, UnconnectedError
 from vllm_client.hook.ordering import Ordering
+from vllm_client.hook.patience import patience_ms
 from vllm_client.hook.settings import HookSettings
 from vllm_client.scores import ScoredBatch
 
@@ -63,19 +64,24 @@ class PriorityHook:
         settings: HookSettings,
         *,
         gate_in_flight: int = DEFAULT_GATE,
+        room: int | None = None,
         counters: Counters | None = None,
         link: Link | None = None,
         wall_ms: Callable[[], float] = lambda: time.time() * 1000,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Starts nothing. `gate_in_flight` is for a setting of -1. Whoever hands in a link gives it the same counters."""
+        """Starts nothing. `gate_in_flight` is for a setting of -1. `room`: requests of this process that the engine runs at a time;
+        None: unknown. Whoever hands in a link gives it the same counters."""
         logger = hook_logger()
         self.counters = counters or Counters(log_interval_s=settings.log_interval_s, logger=logger)
         self.gate_in_flight = gate_in_flight if settings.gate_in_flight < 0 else settings.gate_in_flight
         """Requests in flight below which nothing is asked. The host may change it once it knows the engine."""
+        self.in_flight_elsewhere = 0
+        """Requests in flight that are not inside `in_flight()`, where the host knows of such."""
         self.engine_obeys = True
         """The host sets False when the engine orders by arrival alone."""
         self._settings = settings
+        self._room = room
         self._ordering = Ordering(settings)
         self._breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_open_ms)
         self._link = link or Link(settings, counters=self.counters, logger=logger)
@@ -145,7 +151,7 @@ class PriorityHook:
             return Outcome.EQUAL
         if not asked.texts:
             return Outcome.NO_TEXT
-        if self._in_flight < self.gate_in_flight:
+        if self._in_flight + self.in_flight_elsewhere < self.gate_in_flight:
             return Outcome.GATED
         if not self._sampled():
             return Outcome.UNSAMPLED
@@ -170,7 +176,7 @@ class PriorityHook:
         assert ticket is not None, "bug: asked although the breaker is open"
         outcome, batch = None, None
         try:
-            batch = await self._link.ask(asked.texts)
+            batch = await self._link.ask(asked.texts, self._patience_ms())
             outcome = Outcome.SCORED
         except Exception as error:
             outcome = _OUTCOMES.get(type(error), Outcome.HOOK_FAULT)
@@ -180,6 +186,10 @@ class PriorityHook:
             # After a cancel too, without an outcome: a trial must not stay out for ever.
             self._settle(ticket, outcome, began_s)
         return outcome, batch
+
+    def _patience_ms(self) -> float:
+        in_flight = self._in_flight + self.in_flight_elsewhere
+        return patience_ms(in_flight, self._room, self._settings.deadline_ms, self._settings.crowded_deadline_ms)
 
     def _settle(self, ticket: Ticket, outcome: Outcome | None, began_s: float) -> None:
         now_s = self._monotonic_s()

@@ -55,6 +55,15 @@ class HookSettings:
         low=0.1,
         high=60_000,
     )
+    crowded_deadline_ms: float = _setting(
+        "the same for a request that has to wait for its turn anyway: with more in flight than the engine runs at a time, the deadline "
+        "grows with their number up to this",
+        default=1_000.0,
+        unit="milliseconds",
+        zero="deadline_ms always",
+        low=0,
+        high=60_000,
+    )
     tier: TierName = _setting(  # noqa: RUF009 - a string, and frozen
         "who scores; ngram is weaker and takes a fraction of a millisecond, for sidecars on a busy CPU", default="any"
     )
@@ -133,7 +142,7 @@ class HookSettings:
         "prompts of one request that are scored; of a longer list, the first", default=16, low=1, high=256
     )
     max_asks: int = _setting(
-        "questions to the sidecar that may be unanswered at a time", default=256, unit="questions", low=1, high=65_536
+        "questions to the sidecar that may be unanswered at a time", default=4_096, unit="questions", low=1, high=65_536
     )
     breaker_failures: int = _setting("failures in a row after which nothing is asked for a while", default=5, low=1, high=1_000)
     breaker_open_ms: int = _setting(

@@ -1,0 +1,116 @@
+"""How long a request is held for its score: the rule, and that hook, host and stream follow it."""
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+from hook_rig import ASKED, decide
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted_ranker import score_reply
+
+from pars.v1 import ranker_pb2
+from vllm_client import AsyncRankerClient, ClientConfig, DeadlineError
+from vllm_client import stream as stream_module
+from vllm_client.hook.decision import Outcome
+from vllm_client.hook.host import Host
+from vllm_client.hook.patience import patience_ms
+from vllm_client.hook.scoring import PriorityHook
+from vllm_client.hook.settings import HookSettings
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "room", "expected"),
+    [
+        (1, 16, 10.0),
+        (16, 16, 10.0),
+        (17, 16, 72.5),
+        (24, 16, 510.0),
+        (32, 16, 1_000.0),
+        (2_000, 16, 1_000.0),
+        (2_000, None, 10.0),
+    ],
+)
+def test_the_deadline_grows_with_those_who_wait(in_flight: int, room: int | None, expected: float):
+    assert patience_ms(in_flight, room, 10, 1_000) == pytest.approx(expected)
+
+
+@given(st.integers(1, 10_000), st.integers(1, 512), st.floats(0.1, 60_000), st.floats(0, 60_000))
+def test_the_deadline_never_shrinks_and_keeps_its_bound(in_flight: int, room: int, deadline_ms: float, crowded_ms: float):
+    now = patience_ms(in_flight, room, deadline_ms, crowded_ms)
+    assert deadline_ms <= now <= max(deadline_ms, crowded_ms)
+    assert now <= patience_ms(in_flight + 1, room, deadline_ms, crowded_ms)
+
+
+@pytest.mark.parametrize(("max_num_seqs", "api_servers", "room"), [(256, None, 256), (256, 4, 64), (2, 4, 1), (None, 4, None)])
+def test_the_room_is_shared_by_the_api_servers(max_num_seqs: int | None, api_servers: int | None, room: int | None):
+    assert Host(max_num_seqs=max_num_seqs, api_servers=api_servers).room == room
+
+
+class NotingLink:
+    """Notes how long it was given, and is always late."""
+
+    connected, full = True, False
+
+    def __init__(self) -> None:
+        self.deadlines_ms: list[float] = []
+
+    def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def ask(self, texts, deadline_ms):
+        self.deadlines_ms.append(deadline_ms)
+        raise DeadlineError("late")
+
+
+async def test_the_hook_waits_longer_for_a_score_when_others_wait_for_their_turn():
+    link = NotingLink()
+    settings = HookSettings(deadline_ms=10, crowded_deadline_ms=300, gate_in_flight=0, breaker_failures=100)
+    hook = PriorityHook(settings, room=2, link=link)
+    with contextlib.ExitStack() as others:
+        for _ in range(4):
+            assert (await decide(hook, ASKED)).outcome is Outcome.DEADLINE
+            others.enter_context(hook.in_flight())
+    assert link.deadlines_ms == [10, 10, 10, 300]
+    hook.in_flight_elsewhere = 3
+    assert (await decide(hook, ASKED)).outcome is Outcome.DEADLINE
+    assert link.deadlines_ms == [10, 10, 10, 300, 300]
+
+
+def test_the_crowds_deadline_may_be_off():
+    settings = HookSettings(deadline_ms=7, crowded_deadline_ms=0)
+    assert patience_ms(10_000, 1, settings.deadline_ms, settings.crowded_deadline_ms) == 7
+
+
+def late_after(server_s: float):
+    def answer(items, context):
+        for item in items:
+            time.sleep(server_s)
+            yield ranker_pb2.ScoreStreamResponse(id=item.id, response=score_reply(item.request))
+
+    return answer
+
+
+async def test_time_in_which_the_callers_own_loop_stood_still_does_not_count(ranker):
+    ranker.answer_stream = late_after(0)
+    async with AsyncRankerClient(ClientConfig(address=ranker.address, deadline_ms=20_000)) as client, client.stream() as stream:
+        await stream.score(["warm"])
+        call = asyncio.create_task(stream.score(["a"], timeout_ms=50))
+        for _ in range(3):
+            await asyncio.sleep(0)
+            time.sleep(0.15)  # noqa: ASYNC251 - as a server that reads a burst of requests
+        assert (await call).scores[0].score == 1
+
+
+async def test_a_loop_that_stands_still_for_too_long_is_late_all_the_same(ranker, monkeypatch):
+    monkeypatch.setattr(stream_module, "MAX_LAG_S", 0.1)
+    ranker.answer_stream = late_after(20)
+    async with AsyncRankerClient(ClientConfig(address=ranker.address, deadline_ms=20_000)) as client, client.stream() as stream:
+        call = asyncio.create_task(stream.score(["a"], timeout_ms=50))
+        await asyncio.sleep(0)
+        time.sleep(0.3)  # noqa: ASYNC251
+        with pytest.raises(DeadlineError):
+            await call
+        assert not stream._waiting
