@@ -17,12 +17,13 @@ from sidecar.scorer import ProviderChoice, Scores, TokenizedPrompt
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 
-_CUDA_OPTIONS = {
+CUDA_OPTIONS = {
     # Batches come in many shapes. An exhaustive convolution search per shape would stall the first call of each, and an encoder
     # has no convolutions; doubling the arena on growth would hold twice the largest batch beside somebody's LLM.
     "cudnn_conv_algo_search": "HEURISTIC",
     "arena_extend_strategy": "kSameAsRequested",
 }
+"""Of the CUDA provider. Whoever measures CUDA beside the sidecar is to use the same."""
 
 _log = logging.getLogger(__name__)
 
@@ -120,8 +121,10 @@ def _open_session(bundle: Bundle, provider: ProviderChoice, threads: int) -> Any
                 "provider cuda was asked for, but this ONNX Runtime is built without CUDA; install pars-sidecar[gpu]"
             )
         return _create_session(bundle, [CPU], threads)
+    # CUDA and cuDNN come as wheels, where the loader does not look. Without this only a machine with both of its own has a GPU for us.
+    onnxruntime.preload_dlls()
     # Being listed means only that the wheel knows CUDA. Without a usable GPU the session quietly becomes a CPU one.
-    session = _create_session(bundle, [(CUDA, _CUDA_OPTIONS), CPU], threads)
+    session = _create_session(bundle, [(CUDA, CUDA_OPTIONS), CPU], threads)
     if session.get_providers()[0] == CUDA:
         return session
     if provider == "cuda":
