@@ -184,6 +184,9 @@ MINUTES ?= 30
 audit: .venv-audit/.ready ## look up known vulnerabilities of everything .ci/constraints.txt pins; asks a service on the internet
 	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement .ci/constraints.txt
 
+bench-gpu: ## on a machine with an NVIDIA GPU: parity, variants, floor and RPC in ten minutes: benchmarks/results/gpu.json
+	benchmarks/gpu.sh
+
 bench-chain: setup ## what a new user experiences, from a fresh clone: benchmarks/results/chain.json, README and docs
 	$(BIN)/python -m benchmarks.chain --out benchmarks/results/chain.json $(CHAIN_FLAGS)
 	$(BIN)/python -m benchmarks.quoted
@@ -227,4 +230,4 @@ clean: ## remove environments, bundles and caches; runs/ stays
 	rm -rf .venv .venv-gpu .venv-proto .venv-audit .venv-fuzz .venv-vllm .venv-vllm-* .venv-peers .venv-peers-infinity .clients bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup vllm-env peers-env clients-env train backbone default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-overload soak audit fuzz bench-chain bench-hook bench-vllm simulate quality clean
+.PHONY: help setup vllm-env peers-env clients-env train backbone default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-overload bench-gpu soak audit fuzz bench-chain bench-hook bench-vllm simulate quality clean

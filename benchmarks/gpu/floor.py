@@ -28,14 +28,15 @@ def measure_floor(job: Job, outcome: Outcome) -> None:
                 sorted_batches(tokenized, job.plan.floor_batch_prompts, 0),
             )
         )
-        alone = timed(
-            lambda number, bounds=singles: bounds[number % len(bounds)].run(), job.plan.floor_s, warm_up_calls=len(singles)
-        )
+
+        def in_turn(number: int, bounds: list[Bound] = singles) -> None:
+            bounds[number % len(bounds)].run()
 
         def whole_pass(number: int, bounds: list[Bound] = batches) -> None:
             for bound in bounds:
                 bound.run()
 
+        alone = timed(in_turn, job.plan.floor_s, warm_up_calls=len(singles))
         passes = timed(whole_pass, job.plan.floor_s, warm_up_calls=2)
         outcome.figures[precision] = {
             "single_p50_ms": alone.p50_ms,

@@ -24,7 +24,8 @@ Vector = npt.NDArray[np.float32]
 
 
 def measure_parity(job: Job, outcome: Outcome) -> None:
-    """Figures by precision: see `compared`; on CUDA also without TF32, which the provider uses for 32-bit floats unless told not to.
+    """Figures by precision: see `compared`; on CUDA also with and without TF32, which the provider multiplies 32-bit floats in
+    unless told not to.
 
     A difference beyond the bundle's golden_tolerance is a failure: the sidecar would not start.
     """
@@ -44,8 +45,9 @@ def measure_parity(job: Job, outcome: Outcome) -> None:
             "prompts": len(prompts),
         }
         if job.device == "cuda":
-            session = device_session(bundle, job.device, {"use_tf32": "0"})
-            figures["without_tf32"] = compared(np.concatenate([_plain(bundle, session, batch) for batch in batches]), on_cpu)
+            for name, use_tf32 in (("with_tf32", "1"), ("without_tf32", "0")):
+                session = device_session(bundle, job.device, {"use_tf32": use_tf32})
+                figures[name] = compared(np.concatenate([_plain(bundle, session, batch) for batch in batches]), on_cpu)
         outcome.figures[precision] = figures
         try:
             scorer.replay_golden()

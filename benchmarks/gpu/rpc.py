@@ -58,10 +58,11 @@ def measure_rpc(job: Job, outcome: Outcome) -> None:
                 outcome.keep()
                 continue
             try:
-                outcome.figures[precision] = figures = {
+                figures: dict[str, Any] = {
                     "provider": sidecar.execution_provider,
-                    "workers": sidecar.says["workers"],
+                    "workers": int(sidecar.says["workers"]),
                 }
+                outcome.figures[precision] = figures
                 loaded = gpu_memory(tree_of(sidecar.process.process.pid))
                 figures["single"] = _single(job, sidecar.address, senders)
                 outcome.keep()

@@ -50,7 +50,7 @@ def measure_variants(job: Job, outcome: Outcome) -> None:
                 return scores_of(session, output, inputs[number % ROTATION])
 
             bound = Bound(session, job.device, inputs[0], output)
-            ways = {"plain": plain, **_bound_ways(bound, inputs, "io_binding", "on_device")}
+            ways: Ways = {"plain": plain, **_bound_ways(bound, inputs, "io_binding", "on_device")}
             cells += _cells(job, ways, wanted, precision, shape, outcome)
             if "cuda_graph" not in outcome.not_here and f"{precision}: cuda_graph" not in outcome.failures:
                 try:
@@ -60,7 +60,7 @@ def measure_variants(job: Job, outcome: Outcome) -> None:
                     ways = _bound_ways(bound, inputs, "cuda_graph", "graph_on_device")
                     cells += _cells(job, ways, wanted, precision, shape, outcome)
                 except NotHereError as error:
-                    outcome.not_here["cuda_graph"] = reason(error)
+                    outcome.not_here["cuda_graph"] = str(error)
                 except Exception as error:  # the runtime raises bare exceptions of its own
                     outcome.failures[f"{precision}: cuda_graph"] = reason(error)
             outcome.keep()
@@ -79,7 +79,7 @@ def measure_tensorrt(job: Job, outcome: Outcome) -> None:
         try:
             session = tensorrt_session(bundle, job.device, shapes, fp16=fp16)
         except NotHereError as error:
-            outcome.not_here["tensorrt"] = reason(error)
+            outcome.not_here["tensorrt"] = str(error)
             break
         except Exception as error:  # as above
             outcome.failures[f"{precision}: tensorrt"] = reason(error)
