@@ -201,8 +201,11 @@ class TestProvider:
 
         monkeypatch.setattr(session.onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
         monkeypatch.setattr(session, "_create_session", create)
+        # The provider is loaded with the first session: CUDA's wheels must have been by then.
+        monkeypatch.setattr(session.onnxruntime, "preload_dlls", lambda: asked.append("preloaded"))
         assert OnnxScorer(open_bundle(tiny_bundle), provider).provider == CUDA
-        assert asked == [(CUDA, session._CUDA_OPTIONS), CPU]
+        assert asked.pop(0) == "preloaded"
+        assert asked == [(CUDA, session.CUDA_OPTIONS), CPU]
 
     def test_two_runtimes_at_once_are_refused(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(session, "_is_installed", lambda name: True)
