@@ -22,6 +22,9 @@ CUDA_OPTIONS = {
     # has no convolutions; doubling the arena on growth would hold twice the largest batch beside somebody's LLM.
     "cudnn_conv_algo_search": "HEURISTIC",
     "arena_extend_strategy": "kSameAsRequested",
+    # An fp32 bundle promises fp32 anywhere. By default newer GPUs multiply 32-bit matrices with the 10-bit mantissas that fp16 has:
+    # rougher than an fp32 bundle's golden tolerance is made for. Who wants that speed serves fp16.
+    "use_tf32": "0",
 }
 """Of the CUDA provider. Whoever measures CUDA beside the sidecar is to use the same."""
 
