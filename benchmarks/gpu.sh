@@ -17,7 +17,6 @@ cd "$ROOT/.."
 BUDGET_S=${BUDGET_S:-600}
 OUT=benchmarks/results/gpu.json
 VENV=.venv-gpu
-TORCH_FOR_CPUS=https://download.pytorch.org/whl/cpu
 
 give_up() {
     echo "gpu.sh: $*" >&2
@@ -72,10 +71,7 @@ if [[ -n ${PARS_WHEELS:-} ]]; then
         --editable '.[gpu,bench]' || give_up "the wheels in $PARS_WHEELS could not be installed"
 else
     command -v make > /dev/null || give_up "make is not installed"
-    # Exporting needs no GPU: PyTorch's build for CPUs spares gigabytes, and CUDA libraries beside those that ONNX Runtime wants.
-    if "$python" -c "import urllib.request as web; web.urlopen('$TORCH_FOR_CPUS/torch/', timeout=5)" 2> /dev/null; then
-        export PIP_EXTRA_INDEX_URL=${PIP_EXTRA_INDEX_URL:-$TORCH_FOR_CPUS}
-    fi
+    # Exporting needs no GPU: with PIP_EXTRA_INDEX_URL naming PyTorch's index of builds for CPUs, gigabytes stay where they are.
     timeout "$(left_s)" make setup RUNTIME=gpu VENV="$VENV" PYTHON="$python" || give_up "the environment could not be made in time, or at all"
 fi
 
