@@ -20,7 +20,7 @@ from benchmarks.measurement import percentile, spread_of
 from benchmarks.process import LineProcess, ProcessError
 from benchmarks.report import aligned, write_json
 from benchmarks.stamp import REPOSITORY, make_stamp
-from benchmarks.vllm_arms import oracle
+from benchmarks.vllm_rankers import oracle
 
 MODULE = "benchmarks.bench_hook"
 

@@ -1,13 +1,16 @@
 """The hook on a real vLLM: order under load, and added latency without: `python -m benchmarks.bench_vllm --out … --records …`.
 
-Under load: first come first served, the shipped ranker, an oracle and others, each attached through the same hook; the client is
-`vllm bench serve`. At low load: engines with and without the hook, side by side. Finished runs are kept, so that an interrupted
-benchmark goes on where it was.
+Under load: first come first served, the shipped ranker, an oracle and others (vllm_arms), at several loads (vllm_plan), each attached
+through the same hook; the client is `vllm bench serve`. At low load: engines with and without the hook, side by side. Finished runs are
+kept, so that hours of them can be gathered in pieces: the same call goes on where the last one was, and `--budget-minutes 0` only
+writes the report of what there is.
 """
 
 import argparse
+import contextlib
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,84 +19,67 @@ from benchmarks.process import ProcessError
 from benchmarks.replay import RecordsError
 from benchmarks.report import write_json
 from benchmarks.stamp import REPOSITORY, make_stamp
-from benchmarks.vllm_arms import ARMS, LoadSettings
-from benchmarks.vllm_figures import arms_table
-from benchmarks.vllm_latency import at_low_load, latency_table
-from benchmarks.vllm_load import under_load
+from benchmarks.vllm_arms import ARM_NAMES
+from benchmarks.vllm_gathering import Gathering
+from benchmarks.vllm_latency import LOW_LOAD, gather_low_load, latency_table, low_load_part
+from benchmarks.vllm_plan import LOADS
+from benchmarks.vllm_report import NOTES, about, runs_part
+from benchmarks.vllm_rows import ratio_lines, rows_table
+from benchmarks.vllm_run import LoadSettings
 from benchmarks.vllm_site import Bench, site_of
 from sidecar.errors import SidecarError
-from vllm_client import DEFAULT_WINDOW_MS
 
 MODULE = "benchmarks.bench_vllm"
 
-LOAD, LOW_LOAD = "load", "low_load"
+LOAD = "load"
 PARTS = (LOAD, LOW_LOAD)
 
-ARM_NAMES = tuple(arm.name for arm in ARMS)
+SMOKE_REQUESTS, SMOKE_ARMS, SMOKE_LOADS = 40, ("equal", "ours", "oracle"), ("1.0",)
 
-SMOKE_REQUESTS, SMOKE_ARMS = 40, ("equal", "oracle")
-
-NOTES = (
-    "A tiny Llama with random weights, on a CPU: the scheduling is vLLM's own, the speed says nothing. Responses have the recorded "
-    "lengths, whatever their text.",
-    "load: every step of the worker is padded to step_ms, and readers of shared memory sleep instead of spinning (vllm_pacing), "
-    "since the engine, the sidecar and the client fight for the cores of a small machine otherwise. step_p50_ms and step_p99_ms say "
-    "whether that held.",
-    "load: the hook's deadline is deadline_ms and not its default of 10, because the encoder shares its cores with vLLM, vLLM's API "
-    "server and the client.",
-    f"load: the window of the ageing policy is its default, {DEFAULT_WINDOW_MS:,} ms. Where that is several times the longest_wait "
-    "of the arm `equal`, ageing comes close to shortest first and its bound hardly shows.",
-    "load: e2e is from sending to the last token; per_token is that divided by the response's tokens; longest_wait is the longest "
-    "time to a first token. A summary is [median, lowest, highest] over engine starts. Ratios are taken within a repetition, in "
-    "which all arms get the same requests at the same times; another repetition has other requests.",
-    "low_load: unpadded engines side by side, one request at a time to one of them, in an order drawn anew each round; what is added "
-    "is the difference to the engine without the middleware within a round.",
-)
 SMOKE_NOTE = "A smoke run: it shows that the benchmark works and measures nothing."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0: measured; 1: a request failed (the report says in which run), or something could not start."""
+    """Exit code 0: the report is written; 1: a request or a run failed (the report says which), or something could not start."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     flags = _parser().parse_args(given)
     stamp, bench = make_stamp(MODULE, given), _bench(flags)
     parts = (LOAD,) if flags.smoke else flags.parts
-    report: dict[str, Any] = {"benchmark": "vllm", "notes": [*NOTES, *([SMOKE_NOTE] if flags.smoke else [])], "stamp": stamp}
+    report: dict[str, Any] = {"benchmark": "vllm", "notes": [*NOTES, *([SMOKE_NOTE] if flags.smoke else [])]}
     try:
-        with site_of(bench, flags.vllm_bin, flags.runs, stamp) as site:
-            report |= site.common
-            if LOAD in parts:
-                report[LOAD] = under_load(bench, site)
-            if LOW_LOAD in parts:
-                report[LOW_LOAD] = at_low_load(bench, site)
+        # A smoke run that finds another's runs would show nothing.
+        with tempfile.TemporaryDirectory(prefix="pars-bench-") as fresh, contextlib.ExitStack() as stack:
+            site = stack.enter_context(site_of(bench, flags.vllm_bin, Path(fresh) if flags.smoke else flags.runs, stamp))
+            gathering = Gathering(bench, site, None if flags.budget_minutes is None else 60 * flags.budget_minutes)
+            gathering.gather(lambda number: gather_low_load(bench, site, number) if LOW_LOAD in parts else None)
+            report |= about(site) | (runs_part(bench, gathering) if LOAD in parts else {})
+            if LOW_LOAD in parts and (low_load := low_load_part(bench, site)):
+                report[LOW_LOAD] = low_load
     except (ProcessError, RecordsError, SidecarError, OSError) as error:
         print(f"bench_vllm: {error}", file=sys.stderr)
         return 1
     write_json(flags.out, report)
-    if LOAD in report:
-        print("\n".join([*arms_table(report[LOAD]["summary"]), ""]))
+    if LOAD in parts:
+        print("\n".join([*rows_table(report["rows"]), "", *ratio_lines(report["ratios"]), ""]))
     if LOW_LOAD in report:
         print("\n".join([*latency_table(report[LOW_LOAD]["summary"]), ""]))
-    return 1 if any(run["figures"]["failed"] for run in report.get(LOAD, {}).get("runs", [])) else 0
+    return 1 if any("figures" not in run or run["figures"]["failed"] for run in report.get("runs", [])) else 0
 
 
 def _bench(flags: argparse.Namespace) -> Bench:
-    names = SMOKE_ARMS if flags.smoke else flags.arms
+    under_load = flags.smoke or LOAD in flags.parts
     return Bench(
         records=flags.records,
         bundle=flags.bundle,
-        arms=tuple(arm for arm in ARMS if arm.name in names),
+        arms=SMOKE_ARMS if flags.smoke else flags.arms,
+        loads=SMOKE_LOADS if flags.smoke else flags.loads if under_load else (),
         starts=1 if flags.smoke else flags.starts,
-        latency_starts=flags.latency_starts,
+        requests=SMOKE_REQUESTS if flags.smoke else flags.requests,
+        burst_requests=flags.burst_requests,
+        latency_starts=0 if flags.smoke else flags.latency_starts,
         rounds=flags.rounds,
         seed=flags.seed,
-        load=LoadSettings(
-            requests=SMOKE_REQUESTS if flags.smoke else flags.requests,
-            offered_load=flags.load,
-            max_num_seqs=flags.max_num_seqs,
-            step_ms=flags.step_ms,
-            deadline_ms=flags.deadline_ms,
-        ),
+        settings=LoadSettings(max_num_seqs=flags.max_num_seqs, step_ms=flags.step_ms, deadline_ms=flags.deadline_ms),
         smoke=flags.smoke,
     )
 
@@ -105,11 +91,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", type=Path, default=REPOSITORY / "bundles" / "default_ranker-fp32", help="for the sidecar")
     parser.add_argument("--vllm-bin", type=Path, default=REPOSITORY / ".venv-vllm" / "bin", help="of vLLM's environment")
     parser.add_argument("--runs", type=Path, default=REPOSITORY / "runs" / "bench_vllm", help="where finished runs are kept")
+    parser.add_argument(
+        "--budget-minutes", type=float, help="begin no run after that; 0: only report what there is (default: to the end)"
+    )
     parser.add_argument("--parts", type=some_of(PARTS), default=PARTS, help=f"of {','.join(PARTS)}; default: both")
     parser.add_argument("--arms", type=some_of(ARM_NAMES), default=ARM_NAMES, help=f"of {','.join(ARM_NAMES)}; default: all")
-    parser.add_argument("--starts", type=int, default=2, help="engine starts of each arm (default 2)")
+    parser.add_argument("--loads", type=some_of(LOADS), default=LOADS, help=f"of {','.join(LOADS)}; default: all")
+    parser.add_argument("--starts", type=int, default=3, help="repetitions: engine starts of each arm at each load (default 3)")
     parser.add_argument("--requests", type=int, default=400, help="of a run (default 400)")
-    parser.add_argument("--load", type=float, default=1.15, help="arrivals as a share of what the engine can do (default 1.15)")
+    parser.add_argument("--burst-requests", type=int, default=2000, help="of a run with all of them at once (default 2000)")
     parser.add_argument("--max-num-seqs", type=int, default=16, help="requests that the engine runs at a time (default 16)")
     parser.add_argument("--step-ms", type=float, default=20.0, help="what each step is padded to under load (default 20)")
     parser.add_argument("--deadline-ms", type=int, default=100, help="of the hook under load (default 100)")

@@ -1,28 +1,70 @@
-"""Runs that take minutes each are kept one by one, so that an interrupted benchmark goes on where it was."""
+"""Runs that take minutes each are kept one by one, so that hours of them can be gathered in pieces."""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import plain, write_json
 
+REPLACED = "replaced"
+"""Folder, beside the runs, of those that depend on something else. Going back to what they depend on finds them again."""
+
 
 class KeptRuns:
-    """One JSON per run in a folder. A run is known by its name and by everything that it depends on."""
+    """One JSON per run in a folder. A run is known by its name and by everything that it depends on; all its tries are in it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def get(self, name: str, depends_on: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """The kept result, or a new one when there is none, or when it depends on something else than it did."""
-        key = hashlib.sha256(json.dumps(plain(depends_on), sort_keys=True).encode()).hexdigest()
-        path = self._folder / f"{name}.json"
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        if kept is None or kept["key"] != key:
-            write_json(path, {"key": key, "result": measure()})
-            # Read back, so that a kept and a new result are the same to the last digit.
-            kept = json.loads(path.read_text(encoding="utf-8"))
-        result: dict[str, Any] = kept["result"]
-        return result
+    def tries(self, name: str, depends_on: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What was kept of this very run, oldest first; none when it was never made, or depended on something else then."""
+        key = key_of(depends_on)
+        for path in (self._path(name), self._replaced(name, key)):
+            document = _read(path)
+            if document is not None and document["key"] == key:
+                found: list[dict[str, Any]] = document["tries"]
+                return found
+        return []
+
+    def add(self, name: str, depends_on: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep one more try. Returns it as it is kept, so that a new and a kept result are the same to the last digit."""
+        path, key = self._path(name), key_of(depends_on)
+        tries = [*self.tries(name, depends_on), plain(result)]
+        other = _read(path)
+        if other is not None and other["key"] != key:
+            # Hours of somebody's time: put aside, never overwritten.
+            aside = self._replaced(name, other["key"])
+            aside.parent.mkdir(exist_ok=True)
+            path.rename(aside)
+        write_json(path, {"key": key, "depends_on": plain(depends_on), "tries": tries})
+        kept: dict[str, Any] = self.tries(name, depends_on)[-1]
+        return kept
+
+    def differs(self, name: str, depends_on: Mapping[str, Any]) -> list[str]:
+        """Why a run that is there under this name is not this one: the names of what it depends on that are not the same."""
+        document = _read(self._path(name))
+        if document is None or self.tries(name, depends_on):
+            return []
+        then, now = document["depends_on"], plain(depends_on)
+        return sorted(each for each in then.keys() | now.keys() if then.get(each) != now.get(each))
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
+
+    def _replaced(self, name: str, key: str) -> Path:
+        return self._folder / REPLACED / f"{name}.{key[:12]}.json"
+
+
+def key_of(depends_on: Mapping[str, Any]) -> str:
+    """The same for the same content, in whatever order it is written down."""
+    return hashlib.sha256(json.dumps(plain(depends_on), sort_keys=True).encode()).hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """None: not there, or from before runs had tries."""
+    if not path.exists():
+        return None
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document if "tries" in document else None

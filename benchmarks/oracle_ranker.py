@@ -1,7 +1,8 @@
 """A ranker that knows: `python -m benchmarks.oracle_ranker --address … --workload …` answers from the recorded response lengths.
 
 It speaks `pars.v1` as the sidecar does and is attached through the very same hook, so what differs between two runs is the order
-alone. `--shuffle` deals the lengths out anew: a ranker that knows nothing. `--quantile` answers every prompt at once with the same
+alone. `--shuffle` deals the lengths out anew: a ranker that knows nothing. `--prompt-length` takes each prompt's own length in
+characters for that of its response. `--quantile` answers every prompt at once with the same
 score: what remains is the cost of asking.
 """
 
@@ -129,13 +130,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     knowledge = parser.add_mutually_exclusive_group(required=True)
     knowledge.add_argument("--workload", type=Path, help=".jsonl with prompt and output_tokens")
     knowledge.add_argument("--quantile", type=float, help="answer every prompt with this quantile")
-    parser.add_argument("--shuffle", type=int, metavar="SEED", help="deal the workload's lengths out anew")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--shuffle", type=int, metavar="SEED", help="deal the workload's lengths out anew")
+    instead.add_argument("--prompt-length", action="store_true", help="the prompt's length instead of the response's")
     flags = parser.parse_args(arguments)
     if flags.workload is None:
         known = constant(flags.quantile)
     else:
         lengths = {request.prompt: request.output_tokens for request in read_workload(flags.workload)}
-        known = recorded(lengths if flags.shuffle is None else shuffled(lengths, flags.shuffle))
+        if flags.prompt_length:
+            lengths = {prompt: len(prompt) for prompt in lengths}
+        elif flags.shuffle is not None:
+            lengths = shuffled(lengths, flags.shuffle)
+        known = recorded(lengths)
     asyncio.run(serve(flags.address, known))
     return 0
 

@@ -1,41 +1,52 @@
-"""Pure: what `vllm bench serve` says of a run → figures; figures of all runs → one line per arm, and ratios to first come, first served."""
+"""Pure: a kept run on a real vLLM → its figures, and whether it counts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.measurement import Spread, percentile, spread_of
-from benchmarks.report import aligned
+from benchmarks.measurement import percentile
+from benchmarks.vllm_requests import result_of
 
-BASELINE = "equal"
-
-RATIO_FIGURES = (
-    "e2e_mean_s",
-    "e2e_p50_s",
-    "e2e_p90_s",
-    "e2e_p99_s",
-    "e2e_max_s",
-    "per_token_mean_ms",
-    "per_token_p90_ms",
-    "per_token_max_ms",
-    "longest_wait_s",
-    "output_tokens_per_s",
-)
-
-SHOWN_FIGURES = {
-    "e2e_mean_s": "e2e mean s",
-    "e2e_p50_s": "p50",
-    "e2e_p90_s": "p90",
-    "e2e_p99_s": "p99",
-    "e2e_max_s": "max",
-    "per_token_mean_ms": "ms/token mean",
-    "per_token_p90_ms": "p90",
-    "per_token_max_ms": "max",
-    "longest_wait_s": "longest wait s",
-    "output_tokens_per_s": "tokens/s",
-    "step_p50_ms": "step ms",
-}
+STEP_P50_WITHIN, STEP_P99_ABOVE = 0.05, 0.5
+"""A run is clean when no request failed and the padding held: the median step is within 5% of what steps are padded to, and the 99th
+percentile at most 50% above. Stated before any run was made; what misses it was a machine too busy to say anything."""
 
 Figures = Mapping[str, Any]
+
+
+def run_figures(run: Figures, step_ms: float) -> dict[str, Any]:
+    """All figures of a kept run: those of `figures_of`, and
+
+    worst_slowdown: the largest, over the requests, of the time from end to end over the time that the request would take alone, which
+    is one step for each token of its response and one more, in which it is found and its prompt begun. waiting, running: requests in
+    vLLM's queue and in its batch, mean and most over looks a second apart. hook_ask_mean_ms: how long the hook held a request that it
+    asked about. hook_ask_share: all that time over all the time from end to end. scored_share: of the requests, how many were scored.
+    """
+    result, queue, asks = result_of(run), run["queue"], run["hook_asks"]
+    figures, outcomes = figures_of(result), run["hook_outcomes"]
+    done = [index for index, error in enumerate(result["errors"]) if not error]
+    slowdowns = [1000 * result["latencies"][index] / (step_ms * (result["output_lens"][index] + 1)) for index in done]
+    return figures | {
+        "worst_slowdown": max(slowdowns, default=None),
+        "preemptions": run["preemptions"],
+        "waiting_mean": _mean(queue["waiting"]),
+        "waiting_max": max(queue["waiting"], default=None),
+        "running_mean": _mean(queue["running"]),
+        "hook_ask_mean_ms": 1000 * run["hook_ask_s"] / asks if asks else None,
+        "hook_ask_share": run["hook_ask_s"] / sum(result["latencies"][index] for index in done) if done else None,
+        "scored_share": outcomes.get("scored", 0) / sum(outcomes.values()) if outcomes else None,
+    }
+
+
+def why_not_clean(figures: Figures, step_ms: float) -> str | None:
+    """None for a clean run; else the first thing that is wrong with it."""
+    if figures["failed"]:
+        return f"{figures['failed']} requests failed"
+    p50_ms, p99_ms = figures["step_p50_ms"], figures["step_p99_ms"]
+    if p50_ms is None or abs(p50_ms / step_ms - 1) > STEP_P50_WITHIN:
+        return f"the median step took {p50_ms} ms instead of {step_ms}"
+    if p99_ms > (1 + STEP_P99_ABOVE) * step_ms:
+        return f"the 99th percentile of the steps was {p99_ms} ms, {step_ms} are right"
+    return None
 
 
 def figures_of(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,49 +82,13 @@ def figures_of(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def arm_summary(runs: Sequence[Figures]) -> dict[str, Any]:
-    """Each figure of one arm's clean runs as [median, lowest, highest] over the engine starts. A run with failures is left out."""
-    clean = [run["figures"] for run in runs if not run["figures"]["failed"]]
-    spreads = {name: spread_of([figures[name] for figures in clean]) for name in (clean[0] if clean else {})}
-    return {
-        "engine_starts": len(runs),
-        "clean_engine_starts": len(clean),
-        "failed_requests": sum(run["figures"]["failed"] for run in runs),
-        **{name: list(spread) for name, spread in spreads.items() if spread is not None},
-    }
-
-
-def ratios_to_baseline(runs: Sequence[Figures]) -> dict[str, dict[str, Spread | None]]:
-    """arm → figure → ratio to BASELINE, taken within a repetition, which has the same requests at the same times. Below 1: less."""
-    clean = {(run["arm"], run["repetition"]): run["figures"] for run in runs if not run["figures"]["failed"]}
-    arms = dict.fromkeys(arm for arm, _ in clean if arm != BASELINE)
-    return {
-        arm: {
-            name: spread_of(
-                [
-                    figures[name] / clean[BASELINE, repetition][name]
-                    for (own, repetition), figures in clean.items()
-                    if own == arm and (BASELINE, repetition) in clean
-                ]
-            )
-            for name in RATIO_FIGURES
-        }
-        for arm in arms
-    }
-
-
-def arms_table(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Lines: the medians of each arm, failures marked."""
-    lines = []
-    for arm, summary in summaries.items():
-        medians = [f"{summary[name][0]:.4g}" if name in summary else "" for name in SHOWN_FIGURES]
-        lines.append((arm, str(summary["clean_engine_starts"]), *medians, str(summary["failed_requests"] or "")))
-    return aligned(("", "starts", *SHOWN_FIGURES.values(), "failed"), lines)
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _summary(name: str, unit: str, values: Sequence[float]) -> dict[str, float | None]:
     return {
-        f"{name}_mean_{unit}": sum(values) / len(values) if values else None,
+        f"{name}_mean_{unit}": _mean(values),
         **{f"{name}_p{percent}_{unit}": percentile(values, percent) for percent in (50, 90, 99)},
         f"{name}_max_{unit}": max(values, default=None),
     }

@@ -21,10 +21,13 @@ from benchmarks.process import ProcessError
 from benchmarks.replay import Replay
 from benchmarks.report import aligned
 from benchmarks.served import ServedSidecar
-from benchmarks.vllm_arms import oracle
 from benchmarks.vllm_metrics import by_label
 from benchmarks.vllm_process import ANSWER_S, CHAT_PATH, VllmInstallation, VllmServer, chat_body
+from benchmarks.vllm_rankers import oracle
 from benchmarks.vllm_site import Bench, Site
+from benchmarks.vllm_sources import content_hash
+
+LOW_LOAD = "low_load"
 
 OUTPUT_TOKENS = 16
 
@@ -73,23 +76,43 @@ class Probe:
         return 1000 * (time.perf_counter() - began_s)
 
 
-def at_low_load(bench: Bench, site: Site) -> dict[str, Any]:
-    """The report's part about added latency. Raises ProcessError, RecordsError."""
-    replay, max_num_seqs = bench.replay(0), bench.load.max_num_seqs
+def gather_low_load(bench: Bench, site: Site, number: int) -> None:
+    """Measure one start and keep it, unless it is there. Of one that fails nothing is kept, and the next call tries again."""
+    if site.kept.tries(f"{LOW_LOAD}-{number}", depends_on(bench, site)):
+        return
+    print(f"low load, start {number} of {bench.latency_starts}", file=sys.stderr, flush=True)
+    try:
+        figures = measure_start(site.unpaced, bench.bundle, bench.replay("1.0", 1), bench.rounds, bench.settings.max_num_seqs)
+    except ProcessError as error:
+        print(f"low load: {error}", file=sys.stderr, flush=True)
+        return
+    site.kept.add(f"{LOW_LOAD}-{number}", depends_on(bench, site), {"commit": site.stamp.commit, **figures})
 
-    def measure() -> Mapping[str, Any]:
-        return measure_start(site.unpaced, bench.bundle, replay, bench.rounds, max_num_seqs)
 
-    starts = []
-    for number in range(bench.latency_starts):
-        print(f"low load, start {number + 1} of {bench.latency_starts}", file=sys.stderr, flush=True)
-        depends_on = {**site.common, "rounds": bench.rounds, "max_num_seqs": max_num_seqs, "replay": replay.sha256}
-        starts.append(site.kept.get(f"low_load-{number + 1}", depends_on, measure))
+def low_load_part(bench: Bench, site: Site) -> dict[str, Any] | None:
+    """The report's part about added latency, of the starts that there are; None: none. Raises RecordsError."""
+    wanted = [site.kept.tries(f"{LOW_LOAD}-{number}", depends_on(bench, site)) for number in range(1, bench.latency_starts + 1)]
+    starts = [tries[-1] for tries in wanted if tries]
+    if not starts:
+        return None
     return {
         "output_tokens": OUTPUT_TOKENS,
         "variants": {variant.name: {"what": variant.what, "hook": variant.hook} for variant in VARIANTS},
+        "planned_starts": bench.latency_starts,
         "summary": latency_summary(starts),
         "starts": starts,
+    }
+
+
+def depends_on(bench: Bench, site: Site) -> dict[str, Any]:
+    """What makes it another measurement when it changes."""
+    return {
+        **site.common,
+        **site.asking,
+        "low_load": content_hash([Path(__file__)]),
+        "rounds": bench.rounds,
+        "max_num_seqs": bench.settings.max_num_seqs,
+        "replay": bench.replay("1.0", 1).sha256,
     }
 
 

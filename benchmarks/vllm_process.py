@@ -16,8 +16,10 @@ from typing import Self
 
 from benchmarks.process import STOP_S, LineProcess, ProcessError
 from benchmarks.replay import MODEL_TOKENS
+from benchmarks.stamp import REPOSITORY
 from benchmarks.vllm_metrics import parse_metrics
 from benchmarks.vllm_pacing import STEP_VARIABLE
+from benchmarks.vllm_sources import content_hash
 from vllm_client.hook.settings import ENV_PREFIX
 
 MODEL_NAME = "tiny"
@@ -45,9 +47,10 @@ ENVIRONMENT = {
 }
 
 PROBE = """
-import importlib.metadata, json, platform, vllm_client
+import importlib.metadata, json, pathlib, platform, vllm_client
 versions = {name: importlib.metadata.version(name) for name in ("vllm", "grpcio", "protobuf", "torch", "uvicorn")}
-print(json.dumps({"python": platform.python_version(), **versions}))
+hook = str(pathlib.Path(vllm_client.__file__).parent)
+print(json.dumps({"hook": hook, "versions": {"python": platform.python_version(), **versions}}))
 """
 
 
@@ -67,7 +70,7 @@ class VllmInstallation:
         return kept | ENVIRONMENT | {STEP_VARIABLE: str(self.step_ms), "PYTHONPATH": os.pathsep.join(paths)}
 
     def versions(self) -> dict[str, str]:
-        """Of vLLM and of what the hook stands on there. Raises ProcessError, which says what is missing."""
+        """Of vLLM and of what the hook stands on there. Raises ProcessError: something is missing, or its hook is not this one."""
         try:
             done = subprocess.run(
                 [str(self.folder / "python"), "-c", PROBE],
@@ -82,8 +85,14 @@ class VllmInstallation:
         if done.returncode:
             last = done.stderr.strip().rpartition("\n")[2]
             raise ProcessError(f"something is missing in {self.folder} ({last}); `make vllm-env` makes one")
-        found: dict[str, str] = json.loads(done.stdout)
-        return found
+        found = json.loads(done.stdout)
+        # Else hours of runs would be about a hook that nobody has the sources of.
+        if content_hash([Path(found["hook"])]) != content_hash([REPOSITORY / "vllm_client"]):
+            raise ProcessError(
+                f"vLLM would load another vllm_client than this one, from {found['hook']}; `make vllm-env` installs it"
+            )
+        versions: dict[str, str] = found["versions"]
+        return versions
 
 
 class VllmServer:
@@ -153,7 +162,7 @@ def serve_flags(max_num_seqs: int, *, has_hook: bool) -> list[str]:
     return [
         *("--served-model-name", MODEL_NAME, "--max-model-len", str(MODEL_TOKENS), "--max-num-seqs", str(max_num_seqs)),
         *("--load-format", "dummy", "--dtype", "float32", "--enforce-eager", "--disable-uvicorn-access-log"),
-        *("--scheduling-policy", "priority"),
+        *("--scheduling-policy", "priority", "--async-scheduling"),
         *(("--middleware", MIDDLEWARE) if has_hook else ()),
     ]
 

@@ -8,6 +8,9 @@ from vllm_client import ClientConfig, RankerClient, Tier
 SCORING_MS = 60_000.0
 """For a call of a hundred prompts or more, on cores that just ran an engine."""
 
+CLIENT = "client"
+"""The key of what the client said of a run as a whole."""
+
 KEPT = "requests"
 """The key in a kept run. Reports leave it out: it is tens of thousands of numbers."""
 
@@ -15,7 +18,7 @@ KEPT = "requests"
 def requests_of(result: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Lists, one entry for each request in the order of sending. sent_s: after the first one. The others as `vllm bench serve` has
     them: gaps_s is a list for each, between one token and the next, shorter when several tokens came at once; prompt_tokens is without
-    those of the chat template."""
+    those of the chat template; errors: empty where there was none."""
     first_s = min(result["start_times"], default=0.0)
     return {
         "sent_s": [sent_s - first_s for sent_s in result["start_times"]],
@@ -24,6 +27,24 @@ def requests_of(result: Mapping[str, Any]) -> dict[str, list[Any]]:
         "gaps_s": result["itls"],
         "prompt_tokens": result["input_lens"],
         "output_tokens": result["output_lens"],
+        "errors": result["errors"],
+    }
+
+
+def client_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What `vllm bench serve` says of the run as a whole."""
+    return {name: result[name] for name in ("duration", "output_throughput", "request_throughput", "max_concurrent_requests")}
+
+
+def result_of(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A kept run → what `vllm bench serve` had said, as far as figures need it."""
+    kept = run[KEPT]
+    return {
+        **run[CLIENT],
+        "ttfts": kept["ttft_s"],
+        "latencies": kept["e2e_s"],
+        "output_lens": kept["output_tokens"],
+        "errors": kept["errors"],
     }
 
 

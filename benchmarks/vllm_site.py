@@ -1,4 +1,4 @@
-"""What a benchmark on a real vLLM was asked for, and where it runs."""
+"""What a benchmark on a real vLLM was asked for, where it runs, and what its runs depend on."""
 
 import contextlib
 import dataclasses
@@ -12,57 +12,76 @@ from benchmarks.kept_runs import KeptRuns
 from benchmarks.replay import Replay, from_records, from_seed
 from benchmarks.stamp import Stamp
 from benchmarks.tiny_llama import make_model
-from benchmarks.vllm_arms import Arm, LoadSettings
 from benchmarks.vllm_pacing import plugin_folder
+from benchmarks.vllm_plan import BURST
 from benchmarks.vllm_process import VllmInstallation
+from benchmarks.vllm_run import LoadSettings
+from benchmarks.vllm_sources import driver_sources, sidecar_sources
 from sidecar.bundle import open_bundle
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """records: None for made-up requests. starts: of engines, for each arm. rounds: of requests at low load, in each start there."""
+    """records: None for made-up requests. starts: of engines, for each arm and load. rounds: of requests one at a time, in each start
+    there. burst_requests: of the load BURST; requests: of any other."""
 
     records: Path | None
     bundle: Path
-    arms: tuple[Arm, ...]
+    arms: tuple[str, ...]
+    loads: tuple[str, ...]
     starts: int
+    requests: int
+    burst_requests: int
     latency_starts: int
     rounds: int
     seed: int
-    load: LoadSettings
+    settings: LoadSettings
     smoke: bool
 
-    def replay(self, repetition: int) -> Replay:
-        """The requests of one repetition; each has others. Raises RecordsError."""
-        seed = self.seed + repetition
+    def replay(self, load: str, repetition: int) -> Replay:
+        """The requests of one repetition, the same at each load but BURST. Raises RecordsError."""
+        count, seed = self.burst_requests if load == BURST else self.requests, self.seed_of(repetition)
         if self.records is None:
-            return from_seed(self.load.requests, seed)
-        return from_records(self.records, self.load.requests, seed)
+            return from_seed(count, seed)
+        return from_records(self.records, count, seed)
+
+    def seed_of(self, repetition: int) -> int:
+        """Of requests and of their times; repetitions count from 1."""
+        return self.seed + repetition - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """vLLM with padded steps and at its own pace, where finished runs are kept, and what all of them depend on."""
+    """vLLM with padded steps and at its own pace, where finished runs are kept, what all of them depend on, and those that ask the
+    sidecar besides."""
 
     paced: VllmInstallation
     unpaced: VllmInstallation
     kept: KeptRuns
+    stamp: Stamp
+    versions: dict[str, str]
+    bundle_id: str
     common: dict[str, Any]
+    asking: dict[str, Any]
 
 
 @contextlib.contextmanager
 def site_of(bench: Bench, vllm_bin: Path, runs: Path, stamp: Stamp) -> Iterator[Site]:
-    """Model and plugin are made for as long as it lasts. Raises ProcessError or a SidecarError when something is not there."""
+    """Model and plugin are made for as long as it lasts; no engine is started. Raises ProcessError or a SidecarError when something is
+    not there."""
     with tempfile.TemporaryDirectory(prefix="pars-bench-") as name:
         folder = Path(name)
         paced = VllmInstallation(
-            vllm_bin.absolute(), make_model(folder / "model"), plugin_folder(folder / "plugin"), bench.load.step_ms
+            vllm_bin.absolute(), make_model(folder / "model"), plugin_folder(folder / "plugin"), bench.settings.step_ms
         )
-        # A run of another commit, vLLM or bundle is not the same run.
-        common = {
-            "commit": stamp.commit,
-            "vllm": paced.versions(),
-            "bundle_id": open_bundle(bench.bundle).bundle_id,
-            "smoke": bench.smoke,
-        }
-        yield Site(paced, dataclasses.replace(paced, step_ms=0.0), KeptRuns(runs), common)
+        versions, bundle_id = paced.versions(), open_bundle(bench.bundle).bundle_id
+        yield Site(
+            paced=paced,
+            unpaced=dataclasses.replace(paced, step_ms=0.0),
+            kept=KeptRuns(runs),
+            stamp=stamp,
+            versions=versions,
+            bundle_id=bundle_id,
+            common={"vllm": versions, "drivers": driver_sources()},
+            asking={"sidecar": sidecar_sources(), "bundle_id": bundle_id},
+        )

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from benchmarks.simulator.hook import Hook
 from benchmarks.simulator.request import Estimate, Request
 from benchmarks.simulator.simulate import Setup
 from benchmarks.simulator.step_model import StepModel
-from benchmarks.vllm_arms import ARMS, Arm, served_ranker
+from benchmarks.vllm_arms import Arm, arm_named
+from benchmarks.vllm_rankers import served_ranker
 from benchmarks.vllm_requests import KEPT, estimates_of
 from sidecar.bundle import open_bundle
 from vllm_client.hook.host import Host
+from vllm_client.priority import DEFAULT_WINDOW_MS, PolicySettings
 
 CHARS_PER_TOKEN = 2
 """Of the tiny tokenizer, about: for runs of which no prompt tokens were kept."""
@@ -60,9 +63,9 @@ class Sources:
 def real_runs(sources: Sources) -> tuple[list[RealRun], dict[str, str]]:
     """The report's runs under load, and by name why a run is missing among them. Raises RecordsError, OSError."""
     report = json.loads(sources.report.read_text(encoding="utf-8"))
-    load, found, left_out = report["load"], [], {}
-    for run in load["runs"]:
-        name = f"{sources.report.stem} {run['arm']}-{run['repetition']}"
+    found, left_out = [], {}
+    for run in report["runs"]:
+        name = f"{sources.report.stem} {run['arm']}-{run['load']}-{run['repetition']}"
         try:
             found.append(_real_run(name, run, report, sources))
         except LeftOutError as error:
@@ -71,23 +74,24 @@ def real_runs(sources: Sources) -> tuple[list[RealRun], dict[str, str]]:
 
 
 def _real_run(name: str, run: Mapping[str, Any], report: Mapping[str, Any], sources: Sources) -> RealRun:
-    load, number = report["load"], run["repetition"] - 1
-    if run["figures"]["failed"]:
-        raise LeftOutError(f"{run['figures']['failed']} of its requests failed")
-    arm = next(arm for arm in ARMS if arm.name == run["arm"])
-    replay = _replay(load["workloads"][number], sources.records)
-    flags = _bench_flags(load["vllm_bench_serve"][number])
+    if run["not_clean"]:
+        raise LeftOutError(run["not_clean"])
+    workload, settings = report["workloads"][f"{run['load']}-{run['repetition']}"], report["settings"]
+    arm = arm_named(run["arm"])
+    replay = _replay(workload, sources.records)
+    flags = _bench_flags(workload["vllm_bench_serve"])
     kept = _kept(run, sources.runs)
     tokens = kept["prompt_tokens"] if kept else [len(each.prompt) // CHARS_PER_TOKEN + 1 for each in replay.requests]
     requests = tuple(
         Request(arrival_ms, max(int(prompt_tokens), 1), each.output_tokens)
         for arrival_ms, prompt_tokens, each in zip(
-            as_bench_serve(len(replay.requests), flags.request_rate, flags.seed), tokens, replay.requests, strict=True
+            _arrivals_ms(len(replay.requests), flags), tokens, replay.requests, strict=True
         )
     )
-    max_num_seqs = load["settings"]["max_num_seqs"]
+    max_num_seqs = settings["max_num_seqs"]
     hook = Hook(
         policy=run["hook"].get("policy", "ageing"),
+        settings=PolicySettings(window_ms=int(run["hook"].get("window_ms", DEFAULT_WINDOW_MS))),
         gate_in_flight=Host(max_num_seqs=max_num_seqs).gate_in_flight(-1),
         ask_ms=_ask_ms(run, arm, report),
     )
@@ -96,10 +100,10 @@ def _real_run(name: str, run: Mapping[str, Any], report: Mapping[str, Any], sour
         report=sources.report.stem,
         repetition=run["repetition"],
         # The tiny model's cache holds a million tokens: no run came near it.
-        setup=Setup(EngineSettings(max_num_seqs), StepModel(load["settings"]["step_ms"] or 1.0), hook=hook),
+        setup=Setup(EngineSettings(max_num_seqs), StepModel(settings["step_ms"] or 1.0), hook=hook),
         requests=requests,
         estimates=_estimates(arm, replay, flags.seed, kept, report["bundle_id"], sources.bundle),
-        figures=run["figures"] | {"preemptions": run["preemptions"]},
+        figures=run["figures"],
         kept=kept,
     )
 
@@ -113,6 +117,13 @@ def _replay(workload: Mapping[str, Any], records: Path | None) -> Replay:
     return replay
 
 
+def _arrivals_ms(count: int, flags: argparse.Namespace) -> list[float]:
+    """All at once for an infinite rate."""
+    if math.isinf(flags.request_rate):
+        return [0.0] * count
+    return as_bench_serve(count, flags.request_rate, flags.seed)
+
+
 def _bench_flags(line: str) -> argparse.Namespace:
     """Of its command line, in full: figures in a report are rounded."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
@@ -123,18 +134,17 @@ def _bench_flags(line: str) -> argparse.Namespace:
 
 def _kept(run: Mapping[str, Any], folders: Sequence[Path]) -> Mapping[str, Sequence[float]] | None:
     for folder in folders:
-        path = folder / f"{run['arm']}-{run['repetition']}.json"
-        if path.exists():
-            result = json.loads(path.read_text(encoding="utf-8"))["result"]
-            if result["date"] == run["date"] and KEPT in result:
-                kept: Mapping[str, Sequence[float]] = result[KEPT]
+        path = folder / f"{run['arm']}-{run['load']}-{run['repetition']}.json"
+        for one_try in json.loads(path.read_text(encoding="utf-8"))["tries"] if path.exists() else ():
+            if one_try["date"] == run["date"] and KEPT in one_try:
+                kept: Mapping[str, Sequence[float]] = one_try[KEPT]
                 return kept
     return None
 
 
 def _ask_ms(run: Mapping[str, Any], arm: Arm, report: Mapping[str, Any]) -> float:
     """How long the hook held a request: as counted in the run, else as measured at low load."""
-    if (counted := run.get("hook_ask_mean_ms")) is not None:
+    if (counted := run["figures"].get("hook_ask_mean_ms")) is not None:
         return float(counted)
     added = report.get("low_load", {}).get("summary", {}).get("added_ms", {}).get(_LOW_LOAD_VARIANT.get(arm.ranker, ""))
     return max(float(added[0]), 0.0) if added else 0.0
@@ -160,6 +170,8 @@ def _estimates(
             said = estimates_of(address, [each.prompt for each in replay.requests], arm.hook.get("tier", "any"))
     else:
         known = {each.prompt: each.output_tokens for each in replay.requests}
+        if arm.ranker == "prompt_length":
+            known = {prompt: len(prompt) for prompt in known}
         lengths = list((shuffled(known, seed) if arm.ranker == "shuffled" else known).values())
         said = {"quantile": quantiles_of(lengths), "expected_tokens": lengths, "expected_tokens_p90": lengths}
     columns = (said["quantile"], said["expected_tokens"], said["expected_tokens_p90"])

@@ -6,10 +6,10 @@ import pytest
 
 from benchmarks.oracle_ranker import quantiles_of, recorded, shuffled
 from benchmarks.replay import Replay, Request
-from benchmarks.vllm_arms import ARMS, oracle
-from benchmarks.vllm_figures import BASELINE
+from benchmarks.vllm_arms import ARMS, BASELINE, ORACLE, arm_named
 from benchmarks.vllm_latency import VARIANTS
-from vllm_client import ClientConfig, HookSettings, InvalidPromptsError, RankerClient
+from benchmarks.vllm_rankers import Ranker, oracle, served_ranker
+from vllm_client import DEFAULT_WINDOW_MS, ClientConfig, HookSettings, InvalidPromptsError, RankerClient
 from vllm_client.hook.link import PROBE
 from vllm_client.hook.settings import ENV_PREFIX
 
@@ -47,6 +47,20 @@ def test_the_oracle_serves_like_the_sidecar(tmp_path: Path) -> None:
         assert client.get_bundle().manifest.bundle_id == "oracle"
 
 
+@pytest.mark.parametrize(
+    ("ranker", "first_to_last"),
+    [("prompt_length", ["short", "middling", "the longest"]), ("oracle", ["the longest", "middling", "short"])],
+)
+def test_who_ranks_by_what(tmp_path: Path, ranker: Ranker, first_to_last: list[str]) -> None:
+    replay = Replay((Request("middling", 50), Request("short", 500), Request("the longest", 5)), "test")
+    prompts = [each.prompt for each in replay.requests]
+    with served_ranker(ranker, tmp_path, replay, 0) as address:
+        assert address is not None
+        with RankerClient(ClientConfig(address=address, deadline_ms=DEADLINE_MS)) as client:
+            quantiles = [score.quantile for score in client.score(prompts).scores]
+    assert [prompt for _, prompt in sorted(zip(quantiles, prompts, strict=True))] == first_to_last
+
+
 def test_a_workload_that_holds_the_probe_keeps_its_length() -> None:
     known = recorded({PROBE: 900, "other": 1})
     score = known(PROBE)
@@ -57,8 +71,10 @@ def test_a_workload_that_holds_the_probe_keeps_its_length() -> None:
 def test_every_arm_is_a_setting_that_the_hook_takes() -> None:
     names = [arm.name for arm in ARMS]
     assert len(set(names)) == len(names)
-    assert BASELINE in names
+    assert {BASELINE, ORACLE} <= set(names)
     for arm in ARMS:
         HookSettings.from_environment({ENV_PREFIX + name.upper(): value for name, value in arm.hook.items()})
+    assert {arm_named(name).bound_ms for name in ("ours", "ours-cost", "oracle", "random")} == {DEFAULT_WINDOW_MS}
+    assert (arm_named("ours-5s").bound_ms, arm_named("ours-shortest").bound_ms, arm_named("equal").bound_ms) == (5_000, None, 0)
     for variant in VARIANTS:
         HookSettings.from_environment({ENV_PREFIX + name.upper(): value for name, value in (variant.hook or {}).items()})

@@ -4,9 +4,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.vllm_figures import arm_summary, arms_table, figures_of, ratios_to_baseline
+from benchmarks.vllm_figures import figures_of, run_figures, why_not_clean
 from benchmarks.vllm_latency import WITHOUT, latency_summary, latency_table, start_figures
 from benchmarks.vllm_metrics import by_label, difference, parse_metrics, total
+from benchmarks.vllm_plan import Planned
+from benchmarks.vllm_requests import CLIENT, KEPT, client_of, requests_of
+from benchmarks.vllm_rows import ratios_of, rows_of, rows_table
 
 METRICS = """\
 # HELP pars_hook_requests_total Requests.
@@ -62,25 +65,116 @@ def test_failed_requests_are_counted_and_have_no_times() -> None:
     assert figures_of(result(failed=3))["e2e_mean_s"] is None
 
 
-def run_of(arm: str, repetition: int, e2e_s: float, *, failed: int = 0) -> dict[str, Any]:
-    return {"arm": arm, "repetition": repetition, "figures": figures_of(result((0.5, e2e_s, 11), failed=failed))}
+def kept_run(said: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """As run_arm keeps it, of what `vllm bench serve` said."""
+    count = len(said["errors"])
+    said |= {"start_times": [0.0] * count, "itls": [[]] * count, "input_lens": [1] * count}
+    quiet = {"preemptions": 0, "hook_outcomes": {}, "hook_asks": 0, "hook_ask_s": 0.0, "queue": {"waiting": [], "running": []}}
+    return {CLIENT: client_of(said), KEPT: requests_of(said), **quiet, **more}
 
 
-def test_a_run_with_failures_is_marked_and_used_for_nothing() -> None:
-    runs = [run_of("ours", 1, 2.0), run_of("ours", 2, 4.0), run_of("ours", 3, 900.0, failed=1)]
-    summary = arm_summary(runs)
-    assert (summary["engine_starts"], summary["clean_engine_starts"], summary["failed_requests"]) == (3, 2, 1)
-    assert summary["e2e_mean_s"] == [3.0, 2.0, 4.0]
-    assert arms_table({"ours": summary})[1].split()[-1] == "1"
-    assert "e2e_mean_s" not in arm_summary([run_of("ours", 1, 2.0, failed=1)])
+def test_figures_of_a_kept_run() -> None:
+    """The times are those of the client; alone, 41 and 1 tokens would have taken 42 and 2 steps of 20 ms."""
+    said = result((1.0, 2.1, 41), (3.0, 3.0, 1), failed=1)
+    queue = {"waiting": [0, 5, 1], "running": [3, 3, 0]}
+    outcomes = {"scored": 3, "gated": 1}
+    run = kept_run(said, preemptions=2, queue=queue, hook_outcomes=outcomes, hook_asks=3, hook_ask_s=0.051)
+    figures = run_figures(run, 20.0)
+    assert figures | figures_of(said) == figures
+    assert figures["worst_slowdown"] == pytest.approx(3000 / (2 * 20))
+    assert (figures["waiting_mean"], figures["waiting_max"], figures["running_mean"]) == (2.0, 5, 2.0)
+    assert figures["preemptions"] == 2
+    assert figures["hook_ask_mean_ms"] == pytest.approx(17.0)
+    assert figures["hook_ask_share"] == pytest.approx(0.051 / 5.1)
+    assert figures["scored_share"] == 0.75
+
+
+def test_a_run_without_hook_or_looks_has_no_figures_of_them() -> None:
+    figures = run_figures(kept_run(result((1.0, 2.0, 51))), 20.0)
+    assert [figures[name] for name in ("waiting_mean", "waiting_max", "hook_ask_mean_ms", "scored_share")] == [None] * 4
+    assert figures["hook_ask_share"] == 0.0
+    nothing = run_figures(kept_run(result(failed=2)), 20.0)
+    assert (nothing["failed"], nothing["worst_slowdown"], nothing["hook_ask_share"]) == (2, None, None)
+
+
+def steps(*step_ms: float, failed: int = 0) -> dict[str, Any]:
+    return figures_of(result(*((1.0, 1.0 + each / 1000 * 100, 101) for each in step_ms), failed=failed))
+
+
+@pytest.mark.parametrize(
+    ("figures", "why"),
+    [
+        (steps(19.1, 20.0, 20.9), None),
+        (steps(*[20.0] * 99, 32.0), None),
+        (steps(*[20.0] * 9, 31.0), "99th percentile"),
+        (steps(21.1, 21.1), "median step"),
+        (steps(18.9, 18.9), "median step"),
+        (steps(20.0, failed=1), "1 requests failed"),
+        (steps(failed=3), "3 requests failed"),
+        (figures_of(result()), "median step"),
+    ],
+    ids=["held", "one late", "some late", "slow", "fast", "one failed", "all failed", "nothing"],
+)
+def test_a_run_is_clean_when_all_requests_came_through_and_the_pace_held(figures: dict[str, Any], why: str | None) -> None:
+    said = why_not_clean(figures, 20.0)
+    assert said is None if why is None else why in str(said)
+
+
+def made(arm: str, load: str, repetition: int, per_token_ms: float, p99_s: float = 1.0) -> tuple[Planned, dict[str, Any]]:
+    """Figures made up by hand, of one run."""
+    figures = figures_of(result((0.5, 2.0, 11)))
+    changed = {"per_token_mean_ms": per_token_ms, "e2e_p99_s": p99_s, "e2e_mean_s": per_token_ms / 10}
+    return Planned(arm, load, repetition), figures | changed | {"worst_slowdown": 3.0, "hook_ask_share": 0.004}
 
 
 def test_ratios_are_taken_within_a_repetition() -> None:
-    runs = [run_of("equal", 1, 10.0), run_of("ours", 1, 5.0), run_of("equal", 2, 4.0), run_of("ours", 2, 3.0)]
-    runs += [run_of("ours", 3, 1.0), run_of("equal", 3, 1.0, failed=1)]
-    ratios = ratios_to_baseline(runs)
-    assert ratios.keys() == {"ours"}
-    assert ratios["ours"]["e2e_mean_s"] == pytest.approx((0.625, 0.5, 0.75))
+    """Two repetitions have all three arms, the third no oracle, the fourth nobody to compare with."""
+    runs = [made("equal", "1.0", 1, 100.0, 10.0), made("ours", "1.0", 1, 40.0, 12.0), made("oracle", "1.0", 1, 20.0)]
+    runs += [made("equal", "1.0", 2, 80.0, 8.0), made("ours", "1.0", 2, 40.0, 8.0), made("oracle", "1.0", 2, 40.0)]
+    runs += [made("equal", "1.0", 3, 90.0, 10.0), made("ours", "1.0", 3, 90.0, 30.0)]
+    runs += [made("ours", "1.0", 4, 1.0)]
+    runs += [made("equal", "0.3", 1, 100.0), made("ours", "0.3", 1, 101.0)]
+    found = ratios_of(dict(runs))
+    ratios, ranges = found["ratios"], found["ratio_ranges"]
+    assert ratios["per_token_mean_fcfs_over_ours"] == {"1.0": 2.0, "1.2": None}
+    assert ranges["per_token_mean_fcfs_over_ours"]["1.0"] == [1.0, 2.5]
+    assert ratios["oracle_gain_share"]["1.0"] == pytest.approx((0.75 + 1.0) / 2)
+    assert ranges["oracle_gain_share"]["1.0"] == [0.75, 1.0]
+    assert ratios["p99_ours_over_fcfs"]["1.0"] == pytest.approx(1.2)
+    assert ratios["low_load_loss"] == pytest.approx(0.01)
+    assert ratios["added_latency_share"] == {"0.3": 0.004, "1.0": 0.004, "1.2": None}
+    assert ranges["low_load_loss"] == pytest.approx([0.01, 0.01])
+
+
+def test_where_the_oracle_gains_nothing_there_is_no_share_of_it() -> None:
+    runs = [made("equal", "1.2", 1, 50.0), made("ours", "1.2", 1, 40.0), made("oracle", "1.2", 1, 50.0)]
+    assert ratios_of(dict(runs))["ratios"]["oracle_gain_share"]["1.2"] is None
+
+
+def test_rows_say_how_many_starts_they_have_and_what_the_bound_is() -> None:
+    clean = dict(
+        [
+            made("equal", "1.0", 1, 100.0, 10.0),
+            made("equal", "1.0", 2, 60.0, 20.0),
+            made("ours-5s", "1.0", 1, 40.0, 12.0),
+            made("ours-5s", "1.0", 2, 30.0, 21.0),
+            made("ours-shortest", "1.0", 1, 20.0, 90.0),
+        ]
+    )
+    tries = {**{run: [None] for run in clean}, Planned("ours-shortest", "1.0", 2): ["2 requests failed"]}
+    equal, short, none = rows_of(clean, tries, 3)
+    assert (equal["arm"], equal["starts"], equal["planned_starts"], equal["not_clean"]) == ("equal", 2, 3, [])
+    assert equal["per_token_mean_ms"] == [80.0, 60.0, 100.0]
+    assert short["bound_s"] == 5.0
+    assert short["p99_over_fcfs_s"] == [1.5, 1.0, 2.0]
+    assert short["p99_over_bound"] == pytest.approx([0.3, 0.2, 0.4])
+    assert short["ratios_to_equal"]["per_token_mean_ms"] == pytest.approx([0.45, 0.4, 0.5])
+    assert (none["starts"], none["tries"], none["not_clean"], none["bound_s"]) == (1, 2, ["2 requests failed"], None)
+    assert "p99_over_bound" not in none
+    shown = rows_table([equal, short, none])
+    assert len(shown) == 4
+    assert shown[3].split()[:3] == ["1.0", "ours-shortest", "1/3"]
+    assert shown[3].split()[-1] == "1"
 
 
 def test_added_latency_is_the_difference_within_a_round() -> None:

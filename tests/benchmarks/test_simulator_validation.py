@@ -25,7 +25,7 @@ from benchmarks.simulator.request import Outcome, Request
 from benchmarks.simulator.simulate import Setup, simulate
 from benchmarks.simulator.step_model import StepModel
 from benchmarks.simulator.validation import COMPARED_FIGURES, errors_of, fitting_runs, summary_of, validated
-from benchmarks.vllm_arms import oracle as oracle_process
+from benchmarks.vllm_rankers import oracle as oracle_process
 from benchmarks.vllm_requests import KEPT, estimates_of, requests_of
 
 REQUESTS, SLOTS, RATE = 120, 4, 3.3
@@ -65,23 +65,29 @@ def write_report(folder: Path, model: StepModel, arms: Sequence[str], repetition
             figures = {**simulated_figures(run, model), "failed": 0}
             row = {
                 "arm": arm,
+                "load": "1.0",
                 "repetition": number + 1,
                 "date": f"day {number}",
                 "hook": hook,
-                "preemptions": 0,
-                "figures": figures,
+                "not_clean": None,
             }
-            runs.append(row)
+            runs.append(row | {"figures": figures})
             if keeps:
-                write_json(folder / "runs" / f"{arm}-{number + 1}.json", {"result": row | {KEPT: kept_of(run.outcomes)}})
-    load = {
-        "settings": {"max_num_seqs": SLOTS, "step_ms": 20.0},
-        "vllm_bench_serve": [f"--num-prompts 9 --request-rate {RATE} --seed {number}" for number in range(repetitions)],
-        "workloads": [{"source": each.source, "sha256": each.sha256, "requests": REQUESTS} for each in replays],
-        "runs": runs,
+                # The try that counts is not the only one.
+                tries = [{"date": "the day before"}, row | {KEPT: kept_of(run.outcomes)}]
+                write_json(folder / "runs" / f"{arm}-1.0-{number + 1}.json", {"tries": tries})
+    workloads = {
+        f"1.0-{number + 1}": {
+            "source": replay.source,
+            "sha256": replay.sha256,
+            "requests": REQUESTS,
+            "vllm_bench_serve": f"--num-prompts 9 --request-rate {RATE} --seed {number}",
+        }
+        for number, replay in enumerate(replays)
     }
     report = folder / "some_vllm.json"
-    write_json(report, {"bundle_id": "abc", "load": load})
+    settings = {"max_num_seqs": SLOTS, "step_ms": 20.0}
+    write_json(report, {"bundle_id": "abc", "settings": settings, "workloads": workloads, "runs": runs})
     return Sources(report, records=None, bundle=None, runs=[folder / "runs"])
 
 
@@ -93,8 +99,8 @@ def test_what_made_the_runs_is_found_in_their_figures(tmp_path: Path) -> None:
     assert fitted.step_model.constant_ms == pytest.approx(PADDED.constant_ms, rel=5e-3)
     validation = validated(runs)
     assert {tuple(row["fitted_on"]) for row in validation["rows"]} == {
-        ("some_vllm equal-1", "some_vllm oracle-1"),
-        ("some_vllm equal-2", "some_vllm oracle-2"),
+        ("some_vllm equal-1.0-1", "some_vllm oracle-1.0-1"),
+        ("some_vllm equal-1.0-2", "some_vllm oracle-1.0-2"),
     }
     assert all(run.name not in row["fitted_on"] for run, row in zip(runs, validation["rows"], strict=True))
     # Prompts are guessed at two characters a token, and what lies around the engine is not in the figures: hence not quite 0.
@@ -112,26 +118,29 @@ def test_what_made_the_runs_is_found_in_their_requests(tmp_path: Path) -> None:
 
 def test_a_single_repetition_is_judged_by_its_other_runs(tmp_path: Path) -> None:
     runs, _ = real_runs(write_report(tmp_path, PADDED, ["equal", "oracle"], 1, keeps=True))
-    assert [[each.name for each in fitting_runs(run, runs)] for run in runs] == [["some_vllm oracle-1"], ["some_vllm equal-1"]]
-    assert validated(runs[:1])["left_out"] == {"some_vllm equal-1": "no other run to fit on"}
+    assert [[each.name for each in fitting_runs(run, runs)] for run in runs] == [
+        ["some_vllm oracle-1.0-1"],
+        ["some_vllm equal-1.0-1"],
+    ]
+    assert validated(runs[:1])["left_out"] == {"some_vllm equal-1.0-1": "no other run to fit on"}
     assert validated(runs[:1])["summary"] == {}
 
 
 def test_runs_that_cannot_be_rebuilt_are_left_out_and_named(tmp_path: Path) -> None:
     sources = write_report(tmp_path, PADDED, ["equal", "ours"], 1, keeps=False)
     document = json.loads(sources.report.read_text())
-    document["load"]["runs"][0]["figures"]["failed"] = 3
+    document["runs"][0]["not_clean"] = "3 requests failed"
     write_json(sources.report, document)
     runs, left_out = real_runs(sources)
     assert runs == []
-    assert left_out["some_vllm equal-1"] == "3 of its requests failed"
-    assert "bundle abc is not here" in left_out["some_vllm ours-1"]
+    assert left_out["some_vllm equal-1.0-1"] == "3 requests failed"
+    assert "bundle abc is not here" in left_out["some_vllm ours-1.0-1"]
 
 
 def test_a_run_of_the_same_name_but_another_day_is_not_taken(tmp_path: Path) -> None:
     sources = write_report(tmp_path, PADDED, ["equal"], 1, keeps=True)
     document = json.loads(sources.report.read_text())
-    document["load"]["runs"][0]["date"] = "another day"
+    document["runs"][0]["date"] = "another day"
     write_json(sources.report, document)
     assert real_runs(sources)[0][0].kept is None
 
@@ -139,7 +148,7 @@ def test_a_run_of_the_same_name_but_another_day_is_not_taken(tmp_path: Path) -> 
 def test_other_requests_than_those_replayed_are_an_error(tmp_path: Path) -> None:
     sources = write_report(tmp_path, PADDED, ["equal"], 1, keeps=False)
     document = json.loads(sources.report.read_text())
-    document["load"]["workloads"][0]["sha256"] = "0" * 64
+    document["workloads"]["1.0-1"]["sha256"] = "0" * 64
     write_json(sources.report, document)
     with pytest.raises(RecordsError, match="not what was replayed, which was built-in generator, seed 0"):
         real_runs(sources)
@@ -148,14 +157,13 @@ def test_other_requests_than_those_replayed_are_an_error(tmp_path: Path) -> None
 def test_what_a_ranker_said_then_counts(tmp_path: Path) -> None:
     """Of an arm whose ranker is asked: kept estimates are taken as they are, without a bundle."""
     sources = write_report(tmp_path, PADDED, ["ours"], 1, keeps=True)
-    path = tmp_path / "runs" / "ours-1.json"
+    path = tmp_path / "runs" / "ours-1.0-1.json"
     document = json.loads(path.read_text())
     said = {"quantile": [0.25] * REQUESTS, "expected_tokens": [9.0] * REQUESTS, "expected_tokens_p90": [20.0] * REQUESTS}
-    document["result"][KEPT] |= said
-    document["result"]["hook_ask_mean_ms"] = 33.0
+    document["tries"][-1][KEPT] |= said
     write_json(path, document)
     report = json.loads(sources.report.read_text())
-    report["load"]["runs"][0]["hook_ask_mean_ms"] = 33.0
+    report["runs"][0]["figures"]["hook_ask_mean_ms"] = 33.0
     write_json(sources.report, report)
     run = real_runs(sources)[0][0]
     assert run.estimates is not None
@@ -228,6 +236,7 @@ def test_each_request_is_kept() -> None:
         "itls": [[0.1], [0.2, 0.3], []],
         "input_lens": [7, 8, 9],
         "output_lens": [10, 20, 30],
+        "errors": ["", "", "refused"],
     }
     assert requests_of(result) == {
         "sent_s": [0.5, 0.0, 1.0],
@@ -236,6 +245,7 @@ def test_each_request_is_kept() -> None:
         "gaps_s": [[0.1], [0.2, 0.3], []],
         "prompt_tokens": [7, 8, 9],
         "output_tokens": [10, 20, 30],
+        "errors": ["", "", "refused"],
     }
 
 

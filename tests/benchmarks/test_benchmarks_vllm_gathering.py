@@ -1,0 +1,216 @@
+"""Hours of runs on a real vLLM, gathered in pieces: what is made, what is kept, what counts. The engine is made up here."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import vllm_gathering
+from benchmarks.kept_runs import KeptRuns
+from benchmarks.process import ProcessError
+from benchmarks.report import plain
+from benchmarks.stamp import Machine, Stamp
+from benchmarks.vllm_arms import Arm
+from benchmarks.vllm_bench_serve import Load
+from benchmarks.vllm_gathering import Gathering
+from benchmarks.vllm_plan import LOADS, PLAN, planned
+from benchmarks.vllm_process import VllmInstallation
+from benchmarks.vllm_report import runs_part
+from benchmarks.vllm_run import LoadSettings
+from benchmarks.vllm_site import Bench, Site
+
+STEP_MS = 20.0
+
+STAMP = Stamp(Machine("a CPU", 2, 2, 4.0, (), "Linux", 0.0), {}, "abc", "python -m …", "2026-01-02T00:00:00+00:00")
+
+
+def happened(requests: int, step_ms: float = STEP_MS, wait_s: float = 1.0) -> dict[str, Any]:
+    """A run in which every request waits as long and then gets 11 tokens."""
+    return {
+        "client": {"duration": 9.0, "output_throughput": 700.0, "request_throughput": 4.0, "max_concurrent_requests": 3},
+        "preemptions": 0,
+        "hook_outcomes": {"scored": requests},
+        "hook_asks": requests,
+        "hook_ask_s": 0.01 * requests,
+        "queue": {"pause_s": 1.0, "waiting": [0, 4], "running": [16, 16], "missed": 0},
+        "requests": {
+            "ttft_s": [wait_s] * requests,
+            "e2e_s": [wait_s + 10 * step_ms / 1000] * requests,
+            "output_tokens": [11] * requests,
+            "errors": [""] * requests,
+        },
+    }
+
+
+class Engine:
+    """Stands in for run_arm: notes what was run, and does to a run what a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ran: list[tuple[str, float, int]] = []
+        self.does: Callable[[str], dict[str, Any]] = lambda arm: happened(20)
+        monkeypatch.setattr(vllm_gathering, "run_arm", self._run)
+        monkeypatch.setattr(vllm_gathering, "measure_capacity", lambda *_: happened(4))
+
+    def _run(self, vllm: VllmInstallation, arm: Arm, settings: LoadSettings, bundle: Path, load: Load) -> Mapping[str, Any]:
+        self.ran.append((arm.name, load.request_rate, load.seed))
+        return self.does(arm.name)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    return Engine(monkeypatch)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(
+        records=None,
+        bundle=tmp_path,
+        arms=("equal", "ours"),
+        loads=("1.0", "burst"),
+        starts=2,
+        requests=20,
+        burst_requests=30,
+        latency_starts=1,
+        rounds=1,
+        seed=5,
+        settings=LoadSettings(max_num_seqs=16, step_ms=STEP_MS, deadline_ms=100),
+        smoke=False,
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    vllm = VllmInstallation(tmp_path, tmp_path, tmp_path, STEP_MS)
+    kept = KeptRuns(tmp_path / "runs")
+    common, asking = {"vllm": {"vllm": "1"}, "drivers": "d"}, {"sidecar": "s", "bundle_id": "b"}
+    return Site(vllm, vllm, kept, STAMP, {"vllm": "1"}, "b", common, asking)
+
+
+def gather(bench: Bench, site: Site, budget_s: float | None = None) -> tuple[Gathering, list[int]]:
+    gathering, low_loads = Gathering(bench, site, budget_s), list[int]()
+    gathering.gather(low_loads.append)
+    return gathering, low_loads
+
+
+def test_a_repetition_is_there_and_back_with_the_telling_loads_first() -> None:
+    assert list(PLAN)[:4] == ["1.0", "1.2", "0.3", "burst"]
+    assert set(LOADS) == {"0.3", "0.7", "1.0", "1.2", "1.5", "burst"}
+    names = [run.name for run in planned(("equal", "ours", "random"), ("0.3", "1.0"), 1)]
+    assert names == ["equal-1.0-1", "ours-1.0-1", "random-1.0-1", "equal-0.3-1", "ours-0.3-1"]
+    back = [run.name for run in planned(("equal", "ours", "random"), ("1.0",), 2)]
+    assert back == ["random-1.0-2", "ours-1.0-2", "equal-1.0-2"]
+    assert all({"equal", "ours", "oracle"} <= set(arms) for arms in PLAN.values())
+
+
+def test_a_gathering_goes_on_where_it_was(bench: Bench, site: Site, engine: Engine) -> None:
+    """1. one repetition after the other, a rate of the capacity, a burst without one 2. a second call makes nothing, whatever the
+    commit 3. another bundle is another run, but only where it is asked"""
+    _, low_loads = gather(bench, site)
+    assert [(arm, seed) for arm, _, seed in engine.ran[:4]] == [("equal", 5), ("ours", 5)] * 2
+    assert [(arm, seed) for arm, _, seed in engine.ran[4:]] == [("ours", 6), ("equal", 6)] * 2
+    assert low_loads == [1]
+    rates = [rate for _, rate, _ in engine.ran]
+    assert rates[0] == rates[1] == pytest.approx(700.0 / bench.replay("1.0", 1).mean_output_tokens)
+    assert rates[2] == float("inf")
+
+    engine.ran.clear()
+    elsewhere = dataclasses.replace(site, stamp=dataclasses.replace(STAMP, commit="def"))
+    gathering, _ = gather(bench, elsewhere)
+    assert engine.ran == []
+    assert runs_part(bench, gathering)["commits"] == {"abc": 8}
+
+    gather(bench, dataclasses.replace(site, asking={"sidecar": "s", "bundle_id": "other"}))
+    assert {arm for arm, _, _ in engine.ran} == {"ours"}
+    engine.ran.clear()
+    gather(bench, site)
+    assert engine.ran == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"requests": 21}, {"seed": 6}, {"settings": LoadSettings(max_num_seqs=16, step_ms=STEP_MS, deadline_ms=50)}],
+    ids=["requests", "seed", "settings"],
+)
+def test_what_changes_a_run_makes_it_another(bench: Bench, site: Site, engine: Engine, change: dict[str, Any]) -> None:
+    gather(bench, site)
+    engine.ran.clear()
+    other, _ = gather(dataclasses.replace(bench, loads=("1.0",), starts=1, **change), site)
+    assert len(engine.ran) == 2
+    assert [
+        row["tries"] for row in runs_part(dataclasses.replace(bench, loads=("1.0",), starts=1, **change), other)["rows"]
+    ] == [1, 1]
+
+
+def test_without_time_there_is_a_report_and_nothing_else(bench: Bench, site: Site, engine: Engine) -> None:
+    """1. of nothing 2. of what there is, with fewer starts than planned."""
+    gathering, low_loads = gather(bench, site, budget_s=0.0)
+    part = runs_part(bench, gathering)
+    assert (part["rows"], part["runs"], part["capacity"], low_loads, engine.ran) == ([], [], None, [], [])
+    assert part["ratios"]["per_token_mean_fcfs_over_ours"] == {"1.0": None, "1.2": None}
+
+    gather(dataclasses.replace(bench, starts=1, arms=("equal",)), site)
+    engine.ran.clear()
+    part = plain(runs_part(bench, gather(bench, site, budget_s=0.0)[0]))
+    assert engine.ran == []
+    assert [(row["arm"], row["load"], row["starts"], row["planned_starts"]) for row in part["rows"]] == [
+        ("equal", "1.0", 1, 2),
+        ("equal", "burst", 1, 2),
+    ]
+    assert part["workloads"]["burst-1"]["requests_per_s"] is None
+    assert "requests" not in part["runs"][0]
+
+
+def test_a_run_that_is_not_clean_is_made_twice_and_counted(bench: Bench, site: Site, engine: Engine) -> None:
+    """1. once in a call 2. again in the next, where it may be clean 3. the clean one counts, the other is in the row."""
+    bench = dataclasses.replace(bench, loads=("1.0",), starts=1)
+    engine.does = lambda arm: happened(20, step_ms=30.0 if arm == "ours" else STEP_MS)
+    row = {each["arm"]: each for each in runs_part(bench, gather(bench, site)[0])["rows"]}["ours"]
+    assert [arm for arm, _, _ in engine.ran] == ["equal", "ours"]
+    assert (row["starts"], row["tries"]) == (0, 1)
+    assert "median step took" in row["not_clean"][0]
+    assert "e2e_mean_s" not in row
+
+    engine.does = lambda arm: happened(20, wait_s=0.5)
+    part = runs_part(bench, gather(bench, site)[0])
+    row = {each["arm"]: each for each in part["rows"]}["ours"]
+    assert [arm for arm, _, _ in engine.ran] == ["equal", "ours", "ours"]
+    assert (row["starts"], row["tries"], len(row["not_clean"])) == (1, 2, 1)
+    assert row["e2e_mean_s"] == pytest.approx([0.7] * 3)
+    assert [(run["arm"], run["try"], run["not_clean"] is None) for run in part["runs"]] == [
+        ("equal", 1, True),
+        ("ours", 1, False),
+        ("ours", 2, True),
+    ]
+
+
+def test_after_two_tries_it_is_over(bench: Bench, site: Site, engine: Engine) -> None:
+    bench = dataclasses.replace(bench, loads=("1.0",), starts=1, arms=("ours",))
+    engine.does = lambda arm: happened(20, step_ms=30.0)
+    for _ in range(4):
+        gathering, _ = gather(bench, site)
+    assert len(engine.ran) == vllm_gathering.MAX_TRIES == 2
+    assert runs_part(bench, gathering)["rows"][0]["tries"] == 2
+
+
+def test_an_engine_that_fails_costs_one_run_and_many_end_it(bench: Bench, site: Site, engine: Engine) -> None:
+    def fails_for(failing: set[str]) -> Callable[[str], dict[str, Any]]:
+        def does(arm: str) -> dict[str, Any]:
+            if arm in failing:
+                raise ProcessError("the engine ended early")
+            return happened(20)
+
+        return does
+
+    engine.does = fails_for({"ours"})
+    gathering, _ = gather(dataclasses.replace(bench, starts=1), site)
+    rows = runs_part(bench, gathering)["rows"]
+    assert [(row["arm"], row["starts"], row["not_clean"]) for row in rows[:2]] == [
+        ("equal", 1, []),
+        ("ours", 0, ["the engine ended early"]),
+    ]
+    engine.does = fails_for({"ours", "equal"})
+    with pytest.raises(ProcessError, match="3 runs in a row failed"):
+        gather(dataclasses.replace(bench, seed=9), site)

@@ -1,0 +1,119 @@
+"""What a kept run depends on among the sources, and how the queue is watched while it lasts."""
+
+import http.server
+import json
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.process import ProcessError
+from benchmarks.stamp import REPOSITORY
+from benchmarks.vllm_process import VllmInstallation
+from benchmarks.vllm_queue import QueueSampler
+from benchmarks.vllm_sources import DRIVERS, content_hash, driver_sources, sidecar_sources
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """What runs depend on, and a little more, in another place."""
+    ignored = shutil.ignore_patterns("__pycache__", "peers", "quality", "results", "simulator")
+    for name in ("vllm_client", "proto/pars", "sidecar", "benchmarks"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=ignored)
+    return tmp_path
+
+
+def test_only_what_drives_a_run_matters(copied: Path) -> None:
+    """1. not where it is 2. not documents, results, caches, other benchmarks 3. not what is done with runs afterwards 4. the rest."""
+    drivers, sidecar = driver_sources(), sidecar_sources()
+    assert (driver_sources(copied), sidecar_sources(copied)) == (drivers, sidecar)
+
+    (copied / "vllm_client" / "README.md").write_text("text")
+    (copied / "vllm_client" / "__pycache__").mkdir()
+    (copied / "vllm_client" / "__pycache__" / "x.cpython-311.pyc").write_bytes(b"x")
+    for name in ("vllm_figures", "vllm_rows", "vllm_report", "vllm_plan", "vllm_arms", "bench_sidecar", "quoted_vllm"):
+        (copied / "benchmarks" / f"{name}.py").write_text("changed = True\n")
+    assert (driver_sources(copied), sidecar_sources(copied)) == (drivers, sidecar)
+
+    seen = {drivers}
+    changed = [
+        *(f"benchmarks/{name}.py" for name in DRIVERS),
+        "vllm_client/priority.py",
+        "vllm_client/new.py",
+        "proto/pars/text.py",
+    ]
+    for place in changed:
+        path = copied / place
+        path.write_text((path.read_text() if path.exists() else "") + "\nchanged = True\n")
+        seen.add(driver_sources(copied))
+    assert len(seen) == 1 + len(changed)
+    assert sidecar_sources(copied) == sidecar
+    (copied / "sidecar" / "batching.py").write_text("changed = True\n")
+    assert sidecar_sources(copied) != sidecar
+
+
+def test_a_file_that_moves_or_is_renamed_matters(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "one.py").write_text("same")
+    before = content_hash([folder])
+    (folder / "one.py").rename(folder / "two.py")
+    assert content_hash([folder]) != before
+
+
+def test_a_hook_that_is_not_this_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for vLLM's Python says where it would load the hook from."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    python = folder / "python"
+
+    def loads_from(hook: Path) -> None:
+        said = json.dumps({"hook": str(hook), "versions": {"vllm": "1"}})
+        python.write_text(f"#!{sys.executable}\nprint({said!r})\n")
+        python.chmod(0o755)
+
+    vllm = VllmInstallation(folder, tmp_path, tmp_path, 0.0)
+    loads_from(REPOSITORY / "vllm_client")
+    assert vllm.versions() == {"vllm": "1"}
+    shutil.copytree(REPOSITORY / "vllm_client", tmp_path / "vllm_client")
+    loads_from(tmp_path / "vllm_client")
+    assert vllm.versions() == {"vllm": "1"}
+    (tmp_path / "vllm_client" / "priority.py").write_text("older = True\n")
+    with pytest.raises(ProcessError, match="another vllm_client than this one"):
+        vllm.versions()
+
+
+def test_the_queue_is_looked_at_until_the_run_is_over() -> None:
+    """1. both gauges, summed over engines 2. a look without an answer is counted 3. afterwards nobody looks any more."""
+    looks = 0
+
+    class Metrics(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            nonlocal looks
+            looks += 1
+            self.send_response(503 if looks == 2 else 200)
+            self.end_headers()
+            gauges = (
+                'num_requests_waiting{engine="0"} 3.0',
+                'num_requests_waiting{engine="1"} 4.0',
+                "num_requests_running{} 2.0",
+            )
+            self.wfile.write("".join(f"vllm:{line}\n" for line in ("other 9", *gauges)).encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Metrics) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        give_up_s = time.monotonic() + 20
+        with QueueSampler(f"http://127.0.0.1:{server.server_port}", pause_s=0.01) as queue:
+            while looks < 4 and time.monotonic() < give_up_s:
+                time.sleep(0.01)
+        after = looks
+        time.sleep(0.05)
+        server.shutdown()
+    assert looks == after >= 4
+    assert queue.samples() == {"pause_s": 0.01, "waiting": [7] * (after - 1), "running": [2] * (after - 1), "missed": 1}
