@@ -194,9 +194,13 @@ bench-chain: setup ## what a new user experiences, from a fresh clone: benchmark
 bench-hook: setup vllm-env ## what the hook itself costs a request, in vLLM's environment: benchmarks/results/hook.json
 	$(BIN)/python -m benchmarks.bench_hook --python $(VLLM_BIN)/python --out benchmarks/results/hook.json
 
-bench-vllm: setup vllm-env $(BUNDLE)/manifest.json ## order and latency on a real vLLM: DATA=file with prompt and response_tokens
+bench-vllm: setup vllm-env $(BUNDLE)/manifest.json ## order and latency on a real vLLM, hours, goes on where it was: DATA=file with prompt and response_tokens
 	$(BIN)/python -m benchmarks.bench_vllm --vllm-bin $(VLLM_BIN) --bundle $(BUNDLE) --out benchmarks/results/vllm.json \
 		$(if $(DATA),--records $(DATA)) $(BENCH_FLAGS)
+	$(BIN)/python -m benchmarks.quoted
+
+bench-vllm-smoke: setup vllm-env $(BUNDLE)/manifest.json ## does bench-vllm work? Two minutes, three engine starts, nothing measured
+	$(BIN)/python -m benchmarks.bench_vllm --vllm-bin $(VLLM_BIN) --bundle $(BUNDLE) --out runs/bench_vllm_smoke.json --smoke
 
 simulate: setup ## the order of requests, simulated: DATA=folder of traces and of what bench-vllm replayed; without it made-up requests
 	$(if $(DATA),$(BIN)/python -m benchmarks.simulator validate --records $(DATA)/alpaca_vicuna7b.parquet $(VALIDATE_FLAGS))
@@ -230,4 +234,4 @@ clean: ## remove environments, bundles and caches; runs/ stays
 	rm -rf .venv .venv-gpu .venv-proto .venv-audit .venv-fuzz .venv-vllm .venv-vllm-* .venv-peers .venv-peers-infinity .clients bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup vllm-env peers-env clients-env train backbone default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-overload bench-gpu soak audit fuzz bench-chain bench-hook bench-vllm simulate quality clean
+.PHONY: help setup vllm-env peers-env clients-env train backbone default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-overload bench-gpu soak audit fuzz bench-chain bench-hook bench-vllm bench-vllm-smoke simulate quality clean

@@ -25,7 +25,7 @@ def reaches(results: Figures) -> str:
     taus = {(row["ranker"], row["scorer"], row["data_set"]): row for row in chain["tau"]}
     shipped = chain["tau"][0]["ranker"]
     lines = [
-        *gain(results["vllm"]["load"], "docs/vllm.md"),
+        *gain(results["vllm"], "docs/vllm.md"),
         "",
         "Order, as Kendall tau-b over all pairs of held-out prompts (1 perfect, 0 none), of the shipped ranker, its cheap n-gram tier, the",
         "length of the prompt, and for comparison of rankers trained on that very set:",

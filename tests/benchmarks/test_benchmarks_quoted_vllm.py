@@ -1,0 +1,63 @@
+"""What README and docs/vllm.md say of runs on a real vLLM, with as many of them as there are."""
+
+from typing import Any
+
+from benchmarks.quoted_vllm import attached, gain
+from benchmarks.vllm_plan import Planned
+from benchmarks.vllm_rows import ratios_of, rows_of
+
+HOOK_ROWS = [
+    {"name": name, "wall_p50_us": [1.0], "wall_p99_us": [2.0], "cpu_us": [3.0]}
+    for name in ("gated", "unconnected", "scored", "scored_32")
+]
+
+
+def figures(per_token_ms: float, p99_s: float) -> dict[str, Any]:
+    names = ("e2e_mean_s", "e2e_p50_s", "e2e_p90_s", "e2e_max_s", "per_token_p90_ms", "ttft_mean_s", "worst_slowdown")
+    rest = dict.fromkeys((*names, "output_tokens_per_s", "waiting_mean"), 7.0)
+    return {**rest, "per_token_mean_ms": per_token_ms, "e2e_p99_s": p99_s, "hook_ask_share": 0.002}
+
+
+def report(*loads: str, starts: int = 2) -> dict[str, Any]:
+    """First come takes 90 ms per token, ours 30, the oracle 20; a p99 of 12, 17 and 14 s."""
+    clean = {}
+    for repetition in range(1, starts + 1):
+        for load in loads:
+            for arm, per_token_ms, p99_s in (("equal", 90, 12), ("ours", 30, 17), ("oracle", 20, 14), ("ours-5s", 60, 16)):
+                clean[Planned(arm, load, repetition)] = figures(per_token_ms, p99_s)
+    names = [f"{load}-{repetition}" for load in loads for repetition in range(1, starts + 1)]
+    return {
+        "settings": {"max_num_seqs": 16, "step_ms": 20.0, "deadline_ms": 100},
+        "workloads": {name: {"source": "some.parquet, seed 0", "requests": 2000} for name in names},
+        "rows": rows_of(clean, {run: [None] for run in clean}, 3),
+        **ratios_of(clean),
+    }
+
+
+def test_readme_says_what_order_brings_at_the_loads_that_were_run() -> None:
+    both = "\n".join(gain(report("1.0", "1.2"), "docs/vllm.md"))
+    assert "3.0 times lower (3.0 to 3.0) at 1 times what it can serve and 3.0 times lower (3.0 to 3.0) at 1.2 times" in both
+    assert "2 engine starts of each" in both
+    one = "\n".join(gain(report("1.2", starts=1), "docs/vllm.md"))
+    assert "at 1 times" not in one
+    assert "one engine start of each" in one
+
+
+def test_the_page_has_a_row_for_each_order_its_bound_and_the_ratios() -> None:
+    """1. two loads 2. without low_load 3. an arm that has no clean run is not there."""
+    vllm = report("1.2", "burst")
+    vllm["rows"].append({"arm": "random", "load": "1.2", "starts": 0, "not_clean": ["it failed"]})
+    text = attached({"vllm": vllm, "hook": {"rows": HOOK_ROWS}})
+    assert text.index("**load 1.2, 2,000 requests**") < text.index("**2,000 at once**")
+    assert text.count("| the shipped ranker | 2 | 30 | 7 | 7.0 | 7.0 | 7.0 | 17.0 | 7.0 | 7 | 7 | 7 |") == 2
+    assert "| the same, window 5 s | 5 | +4.0 |" in text
+    assert "| share of the oracle's gain at load 1.2 | 0.857 | 0.857 to 0.857 |" in text
+    assert "load 0.3" not in text
+    assert "| random |" not in text
+    assert "Without load" not in text
+
+
+def test_a_report_of_nothing_can_be_quoted() -> None:
+    text = attached({"vllm": report(), "hook": {"rows": HOOK_ROWS}})
+    assert "No ratio has been measured yet." in text
+    assert "not been measured yet" in gain(report(), "docs/vllm.md")[0]
