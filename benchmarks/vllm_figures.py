@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.measurement import percentile
-from benchmarks.vllm_requests import result_of
+from benchmarks.vllm_requests import KEPT, result_of
 
 STEP_P50_WITHIN, STEP_P99_ABOVE = 0.05, 0.5
 """A run is clean when no request failed and the padding held: the median step is within 5% of what steps are padded to, and the 99th
@@ -18,19 +18,23 @@ def run_figures(run: Figures, step_ms: float) -> dict[str, Any]:
 
     worst_slowdown: the largest, over the requests, of the time from end to end over the time that the request would take alone, which
     is one step for each token of its response and one more, in which it is found and its prompt begun. waiting, running: requests in
-    vLLM's queue and in its batch, mean and most over looks a second apart. hook_ask_mean_ms: how long the hook held a request that it
-    asked about. hook_ask_share: all that time over all the time from end to end. scored_share: of the requests, how many were scored.
+    vLLM's queue and in its batch, mean and most over looks a second apart, from the first request's sending to the last one's end.
+    hook_ask_mean_ms: how long the hook held a request that it asked about. hook_ask_share: all that time over all the time from end to
+    end. scored_share: of the requests, how many were scored.
     """
     result, queue, asks = result_of(run), run["queue"], run["hook_asks"]
     figures, outcomes = figures_of(result), run["hook_outcomes"]
     done = [index for index, error in enumerate(result["errors"]) if not error]
+    ended_s = max((run[KEPT]["sent_s"][index] + result["latencies"][index] for index in done), default=0.0)
+    looks = [index for index, at_s in enumerate(queue["at_s"]) if 0 <= at_s <= ended_s]
+    waiting, running = ([queue[name][index] for index in looks] for name in ("waiting", "running"))
     slowdowns = [1000 * result["latencies"][index] / (step_ms * (result["output_lens"][index] + 1)) for index in done]
     return figures | {
         "worst_slowdown": max(slowdowns, default=None),
         "preemptions": run["preemptions"],
-        "waiting_mean": _mean(queue["waiting"]),
-        "waiting_max": max(queue["waiting"], default=None),
-        "running_mean": _mean(queue["running"]),
+        "waiting_mean": _mean(waiting),
+        "waiting_max": max(waiting, default=None),
+        "running_mean": _mean(running),
         "hook_ask_mean_ms": 1000 * run["hook_ask_s"] / asks if asks else None,
         "hook_ask_share": run["hook_ask_s"] / sum(result["latencies"][index] for index in done) if done else None,
         "scored_share": outcomes.get("scored", 0) / sum(outcomes.values()) if outcomes else None,

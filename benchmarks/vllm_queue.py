@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 import urllib.request
 from types import TracebackType
 from typing import Self
@@ -23,6 +24,7 @@ class QueueSampler:
         self._url, self._pause_s = f"{url}/metrics", pause_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.at_s: list[float] = []
         self.waiting: list[int] = []
         self.running: list[int] = []
         self.missed = 0
@@ -35,9 +37,11 @@ class QueueSampler:
         self._stop.set()
         self._thread.join()
 
-    def samples(self) -> dict[str, object]:
-        """waiting, running: requests at each look, one list entry each. missed: looks without an answer."""
-        return {"pause_s": self._pause_s, "waiting": self.waiting, "running": self.running, "missed": self.missed}
+    def samples(self, since_s: float) -> dict[str, object]:
+        """at_s, waiting, running: when each look was, and the requests then. missed: looks without an answer. since_s: what at_s counts
+        from, as time.perf_counter of any process of this machine."""
+        at_s = [at_s - since_s for at_s in self.at_s]
+        return {"pause_s": self._pause_s, "at_s": at_s, "waiting": self.waiting, "running": self.running, "missed": self.missed}
 
     def _watch(self) -> None:
         while not self._stop.wait(self._pause_s):
@@ -49,6 +53,7 @@ class QueueSampler:
             except OSError:
                 self.missed += 1
                 continue
+            self.at_s.append(time.perf_counter())
             found = parse_metrics("\n".join(lines))
             self.waiting.append(int(total(found, WAITING)))
             self.running.append(int(total(found, RUNNING)))

@@ -61,7 +61,7 @@ def run_arm(vllm: VllmInstallation, arm: Arm, settings: LoadSettings, bundle: Pa
         "hook_outcomes": _counts(by_label(added, "pars_hook_requests_total", "outcome")),
         "hook_asks": int(total(added, "pars_hook_ask_seconds_count")),
         "hook_ask_s": total(added, "pars_hook_ask_seconds_sum"),
-        "queue": queue.samples(),
+        "queue": queue.samples(min(result["start_times"], default=0.0)),
         KEPT: requests_of(result) | estimates,
     }
 

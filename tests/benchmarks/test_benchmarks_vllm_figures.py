@@ -69,14 +69,21 @@ def kept_run(said: dict[str, Any], **more: Any) -> dict[str, Any]:
     """As run_arm keeps it, of what `vllm bench serve` said."""
     count = len(said["errors"])
     said |= {"start_times": [0.0] * count, "itls": [[]] * count, "input_lens": [1] * count}
-    quiet = {"preemptions": 0, "hook_outcomes": {}, "hook_asks": 0, "hook_ask_s": 0.0, "queue": {"waiting": [], "running": []}}
+    quiet = {
+        "preemptions": 0,
+        "hook_outcomes": {},
+        "hook_asks": 0,
+        "hook_ask_s": 0.0,
+        "queue": {"at_s": [], "waiting": [], "running": []},
+    }
     return {CLIENT: client_of(said), KEPT: requests_of(said), **quiet, **more}
 
 
 def test_figures_of_a_kept_run() -> None:
-    """The times are those of the client; alone, 41 and 1 tokens would have taken 42 and 2 steps of 20 ms."""
+    """The times are those of the client; alone, 41 and 1 tokens would have taken 42 and 2 steps of 20 ms. A look at the
+    queue counts when there is a request."""
     said = result((1.0, 2.1, 41), (3.0, 3.0, 1), failed=1)
-    queue = {"waiting": [0, 5, 1], "running": [3, 3, 0]}
+    queue = {"at_s": [-0.5, 0.5, 1.5, 2.9, 3.1], "waiting": [90, 0, 5, 1, 90], "running": [1, 3, 3, 0, 0]}
     outcomes = {"scored": 3, "gated": 1}
     run = kept_run(said, preemptions=2, queue=queue, hook_outcomes=outcomes, hook_asks=3, hook_ask_s=0.051)
     figures = run_figures(run, 20.0)

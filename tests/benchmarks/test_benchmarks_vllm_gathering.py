@@ -34,8 +34,9 @@ def happened(requests: int, step_ms: float = STEP_MS, wait_s: float = 1.0) -> di
         "hook_outcomes": {"scored": requests},
         "hook_asks": requests,
         "hook_ask_s": 0.01 * requests,
-        "queue": {"pause_s": 1.0, "waiting": [0, 4], "running": [16, 16], "missed": 0},
+        "queue": {"pause_s": 1.0, "at_s": [0.1, 0.2], "waiting": [0, 4], "running": [16, 16], "missed": 0},
         "requests": {
+            "sent_s": [0.0] * requests,
             "ttft_s": [wait_s] * requests,
             "e2e_s": [wait_s + 10 * step_ms / 1000] * requests,
             "output_tokens": [11] * requests,

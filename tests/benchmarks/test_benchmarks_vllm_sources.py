@@ -108,6 +108,7 @@ def test_the_queue_is_looked_at_until_the_run_is_over() -> None:
 
     with http.server.HTTPServer(("127.0.0.1", 0), Metrics) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        began_s = time.perf_counter()
         give_up_s = time.monotonic() + 20
         with QueueSampler(f"http://127.0.0.1:{server.server_port}", pause_s=0.01) as queue:
             while looks < 4 and time.monotonic() < give_up_s:
@@ -116,4 +117,10 @@ def test_the_queue_is_looked_at_until_the_run_is_over() -> None:
         time.sleep(0.05)
         server.shutdown()
     assert looks == after >= 4
-    assert queue.samples() == {"pause_s": 0.01, "waiting": [7] * (after - 1), "running": [2] * (after - 1), "missed": 1}
+    samples = queue.samples(began_s)
+    at_s = samples.pop("at_s")
+    assert samples == {"pause_s": 0.01, "waiting": [7] * (after - 1), "running": [2] * (after - 1), "missed": 1}
+    assert isinstance(at_s, list)
+    assert len(at_s) == after - 1
+    assert at_s == sorted(at_s)
+    assert 0 < at_s[0] < at_s[-1] < time.perf_counter() - began_s
