@@ -16,6 +16,8 @@ _ARMS = {
     "ours-cost": "the same, policy `cost`",
     "ours-5s": "the same, window 5 s",
     "ours-shortest": "the same, policy `shortest`",
+    "ours-patient": "the same, deadline 10 s, 4,096 asked about at once",
+    "oracle-patient": "recorded lengths, deadline 10 s, 4,096 asked about at once",
     "oracle": "recorded lengths (oracle)",
     "oracle-shortest": "the same, policy `shortest`",
 }

@@ -27,6 +27,9 @@ from vllm_client.priority import DEFAULT_WINDOW_MS, PolicySettings
 CHARS_PER_TOKEN = 2
 """Of the tiny tokenizer, about: for runs of which no prompt tokens were kept."""
 
+MOST_UNSCORED = 0.05
+"""Share of the requests whose score did not come in time. Here everybody gets one who is asked about."""
+
 _LOW_LOAD_VARIANT = {"sidecar": "encoder", "oracle": "asked", "shuffled": "asked"}
 
 
@@ -76,6 +79,8 @@ def real_runs(sources: Sources) -> tuple[list[RealRun], dict[str, str]]:
 def _real_run(name: str, run: Mapping[str, Any], report: Mapping[str, Any], sources: Sources) -> RealRun:
     if run["not_clean"]:
         raise LeftOutError(run["not_clean"])
+    if (unscored := _unscored_share(run.get("hook_outcomes", {}))) > MOST_UNSCORED:
+        raise LeftOutError(f"{unscored:.0%} of its requests were asked about and got no score, which nothing here simulates")
     workload, settings = report["workloads"][f"{run['load']}-{run['repetition']}"], report["settings"]
     arm = arm_named(run["arm"])
     replay = _replay(workload, sources.records)
@@ -115,6 +120,11 @@ def _replay(workload: Mapping[str, Any], records: Path | None) -> Replay:
     if replay.sha256 != workload["sha256"]:
         raise RecordsError(f"{records or 'the built-in generator'}: not what was replayed, which was {workload['source']}")
     return replay
+
+
+def _unscored_share(outcomes: Mapping[str, int]) -> float:
+    wanted = sum(outcomes.values()) - outcomes.get("equal_policy", 0) - outcomes.get("gated", 0)
+    return 1 - outcomes.get("scored", 0) / wanted if wanted else 0.0
 
 
 def _arrivals_ms(count: int, flags: argparse.Namespace) -> list[float]:

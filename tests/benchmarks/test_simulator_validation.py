@@ -25,8 +25,7 @@ from benchmarks.simulator.request import Outcome, Request
 from benchmarks.simulator.simulate import Setup, simulate
 from benchmarks.simulator.step_model import StepModel
 from benchmarks.simulator.validation import COMPARED_FIGURES, errors_of, fitting_runs, summary_of, validated
-from benchmarks.vllm_rankers import oracle as oracle_process
-from benchmarks.vllm_requests import KEPT, estimates_of, requests_of
+from benchmarks.vllm_requests import KEPT
 
 REQUESTS, SLOTS, RATE = 120, 4, 3.3
 AROUND_MS = 12.0
@@ -137,6 +136,34 @@ def test_runs_that_cannot_be_rebuilt_are_left_out_and_named(tmp_path: Path) -> N
     assert "bundle abc is not here" in left_out["some_vllm ours-1.0-1"]
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "left_out"),
+    [
+        ({"equal_policy": 120}, {}),
+        ({"gated": 60, "scored": 58, "deadline": 2}, {}),
+        ({"gated": 60, "scored": 50, "deadline": 10}, {"some_vllm oracle-1.0-1"}),
+        ({"overloaded": 120}, {"some_vllm oracle-1.0-1"}),
+    ],
+)
+def test_a_run_whose_scores_came_too_late_is_left_out(tmp_path: Path, outcomes: dict[str, int], left_out: set[str]) -> None:
+    sources = write_report(tmp_path, PADDED, ["oracle"], 1, keeps=True)
+    document = json.loads(sources.report.read_text())
+    document["runs"][0]["hook_outcomes"] = outcomes
+    write_json(sources.report, document)
+    assert real_runs(sources)[1].keys() == set(left_out)
+
+
+def test_a_burst_is_there_at_once_and_a_window_is_the_runs_own(tmp_path: Path) -> None:
+    sources = write_report(tmp_path, PADDED, ["oracle"], 1, keeps=True)
+    document = json.loads(sources.report.read_text())
+    document["workloads"]["1.0-1"]["vllm_bench_serve"] = "--request-rate inf --seed 0"
+    document["runs"][0]["hook"] = {"window_ms": "5000"}
+    write_json(sources.report, document)
+    (run,), _ = real_runs(sources)
+    assert {request.arrival_ms for request in run.requests} == {0.0}
+    assert run.setup.hook.settings.window_ms == 5000
+
+
 def test_a_run_of_the_same_name_but_another_day_is_not_taken(tmp_path: Path) -> None:
     sources = write_report(tmp_path, PADDED, ["equal"], 1, keeps=True)
     document = json.loads(sources.report.read_text())
@@ -223,40 +250,6 @@ def test_what_lies_around_the_engine_is_seen_by_who_finds_a_place() -> None:
         "output_tokens": [9, 9, 9],
     }
     assert around_times_ms(kept, 2, StepModel(10.0, 2.5, 0.1)) == pytest.approx([40 - 16 - 12.5 / 2])
-
-
-# --- what bench_vllm keeps
-
-
-def test_each_request_is_kept() -> None:
-    result: dict[str, Any] = {
-        "start_times": [100.5, 100.0, 101.0],
-        "ttfts": [0.1, 0.2, 0.3],
-        "latencies": [1.0, 2.0, 3.0],
-        "itls": [[0.1], [0.2, 0.3], []],
-        "input_lens": [7, 8, 9],
-        "output_lens": [10, 20, 30],
-        "errors": ["", "", "refused"],
-    }
-    assert requests_of(result) == {
-        "sent_s": [0.5, 0.0, 1.0],
-        "ttft_s": [0.1, 0.2, 0.3],
-        "e2e_s": [1.0, 2.0, 3.0],
-        "gaps_s": [[0.1], [0.2, 0.3], []],
-        "prompt_tokens": [7, 8, 9],
-        "output_tokens": [10, 20, 30],
-        "errors": ["", "", "refused"],
-    }
-
-
-def test_the_ranker_is_asked_again(tmp_path: Path) -> None:
-    replay = from_seed(300, 1)
-    replay.write(tmp_path / "w.jsonl")
-    lengths = [each.output_tokens for each in replay.requests]
-    with oracle_process(f"unix:{tmp_path}/o.sock", "--workload", str(tmp_path / "w.jsonl")):
-        said = estimates_of(f"unix:{tmp_path}/o.sock", [each.prompt for each in replay.requests])
-    assert said["expected_tokens"] == lengths
-    assert np.argsort(said["quantile"], kind="stable").tolist() == np.argsort(lengths, kind="stable").tolist()
 
 
 # --- from the command line
