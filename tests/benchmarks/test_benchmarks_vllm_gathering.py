@@ -1,13 +1,15 @@
 """Hours of runs on a real vLLM, gathered in pieces: what is made, what is kept, what counts. The engine is made up here."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import vllm_gathering
+from benchmarks import bench_vllm, vllm_gathering
 from benchmarks.kept_runs import KeptRuns
 from benchmarks.process import ProcessError
 from benchmarks.report import plain
@@ -215,3 +217,35 @@ def test_an_engine_that_fails_costs_one_run_and_many_end_it(bench: Bench, site: 
     engine.does = fails_for({"ours", "equal"})
     with pytest.raises(ProcessError, match="3 runs in a row failed"):
         gather(dataclasses.replace(bench, seed=9), site)
+
+
+def test_from_the_command_line(
+    site: Site, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """1. a run that fails: a report, and exit code 1 2. the next call makes it good 3. report only, of the same."""
+    seen: list[Bench] = []
+
+    @contextlib.contextmanager
+    def made_up_site(bench: Bench, *_: object) -> Iterator[Site]:
+        seen.append(bench)
+        yield site
+
+    def fails(arm: str) -> dict[str, Any]:
+        raise ProcessError("the engine ended early")
+
+    monkeypatch.setattr(bench_vllm, "site_of", made_up_site)
+    out = tmp_path / "vllm.json"
+    flags = ["--out", str(out), "--parts", "load", "--arms", "equal", "--loads", "1.0", "--starts", "1", "--requests", "20"]
+    engine.does = fails
+    assert bench_vllm.main(flags) == 1
+    assert json.loads(out.read_text())["rows"][0]["not_clean"] == ["the engine ended early"]
+    engine.does = lambda arm: happened(20)
+    assert bench_vllm.main(flags) == 0
+    out.unlink()
+    assert bench_vllm.main([*flags, "--budget-minutes", "0"]) == 0
+    document = json.loads(out.read_text())
+    assert [run["not_clean"] for run in document["runs"]] == ["the engine ended early", None]
+    assert {"stamp", "vllm", "bundle_id", "ratios", "ratio_ranges", "repetitions", "commits", "machines"} <= document.keys()
+    assert len(engine.ran) == 2
+    assert (seen[0].arms, seen[0].loads) == (("equal",), ("1.0",))
+    assert "1.0 equal" in capsys.readouterr().out
