@@ -22,7 +22,7 @@ from benchmarks.stamp import REPOSITORY, make_stamp
 from benchmarks.vllm_arms import ARM_NAMES
 from benchmarks.vllm_gathering import Gathering
 from benchmarks.vllm_latency import LOW_LOAD, gather_low_load, latency_table, low_load_part
-from benchmarks.vllm_plan import LOADS
+from benchmarks.vllm_plan import BURST, LOADS
 from benchmarks.vllm_report import NOTES, about, runs_part
 from benchmarks.vllm_rows import ratio_lines, rows_table
 from benchmarks.vllm_run import LoadSettings
@@ -77,7 +77,7 @@ def _bench(flags: argparse.Namespace) -> Bench:
         loads=SMOKE_LOADS if flags.smoke else flags.loads if under_load else (),
         starts=1 if flags.smoke else flags.starts,
         requests=SMOKE_REQUESTS if flags.smoke else flags.requests,
-        burst_requests=flags.burst_requests,
+        requests_at={} if flags.smoke else flags.requests_at,
         latency_starts=0 if flags.smoke else flags.latency_starts,
         rounds=flags.rounds,
         seed=flags.seed,
@@ -101,7 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--loads", type=some_of(LOADS), default=LOADS, help=f"of {','.join(LOADS)}; default: all")
     parser.add_argument("--starts", type=int, default=3, help="repetitions: engine starts of each arm at each load (default 3)")
     parser.add_argument("--requests", type=int, default=400, help="of a run (default 400)")
-    parser.add_argument("--burst-requests", type=int, default=2000, help="of a run with all of them at once (default 2000)")
+    parser.add_argument(
+        "--requests-at",
+        type=counts_by_load,
+        default={BURST: 2000},
+        help="of a run at some loads: 1.0=2000,burst=2000 (default burst=2000)",
+    )
     parser.add_argument("--max-num-seqs", type=int, default=16, help="requests that the engine runs at a time (default 16)")
     parser.add_argument("--step-ms", type=float, default=20.0, help="what each step is padded to under load (default 20)")
     parser.add_argument("--deadline-ms", type=int, default=100, help="of the hook under load (default 100)")
@@ -122,6 +127,17 @@ def some_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
         return names
 
     return parse
+
+
+def counts_by_load(text: str) -> dict[str, int]:
+    """For a flag like 1.0=2000,burst=2000."""
+    counts = {}
+    for part in text.split(","):
+        load, _, count = part.partition("=")
+        if load not in LOADS or not count.isdecimal() or int(count) == 0:
+            raise argparse.ArgumentTypeError(f"{part} is not LOAD=COUNT with a load of {', '.join(LOADS)}")
+        counts[load] = int(count)
+    return counts
 
 
 if __name__ == "__main__":

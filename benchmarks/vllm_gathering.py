@@ -111,7 +111,7 @@ class Gathering:
         settings = self._bench.settings
         if self._bench.smoke:
             return {"tokens_per_s": SMOKE_CAPACITY * settings.max_num_seqs * 1000 / settings.step_ms, "measured": False}
-        replay = self._bench.replay("1.0", 1)
+        replay = self._bench.common_replay()
         depends_on = {
             **self._site.common,
             "max_num_seqs": settings.max_num_seqs,

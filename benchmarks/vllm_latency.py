@@ -82,7 +82,7 @@ def gather_low_load(bench: Bench, site: Site, number: int) -> None:
         return
     print(f"low load, start {number} of {bench.latency_starts}", file=sys.stderr, flush=True)
     try:
-        figures = measure_start(site.unpaced, bench.bundle, bench.replay("1.0", 1), bench.rounds, bench.settings.max_num_seqs)
+        figures = measure_start(site.unpaced, bench.bundle, bench.common_replay(), bench.rounds, bench.settings.max_num_seqs)
     except ProcessError as error:
         print(f"low load: {error}", file=sys.stderr, flush=True)
         return
@@ -112,7 +112,7 @@ def depends_on(bench: Bench, site: Site) -> dict[str, Any]:
         "low_load": content_hash([Path(__file__)]),
         "rounds": bench.rounds,
         "max_num_seqs": bench.settings.max_num_seqs,
-        "replay": bench.replay("1.0", 1).sha256,
+        "replay": bench.common_replay().sha256,
     }
 
 

@@ -25,8 +25,8 @@ NOTES = (
     "in all. Tries that are not clean are in no figure, and all are in `runs` and counted in the rows, with what was wrong.",
     "The hook's deadline is deadline_ms and not its default of 10, because the encoder shares its cores with vLLM, vLLM's API server "
     "and the client.",
-    f"Loads are arrivals as a share of what the engine can do (capacity); {BURST}: all requests at once. All loads but that have the same "
-    "requests in a repetition, at times that the rate stretches; another repetition has other requests.",
+    f"Loads are arrivals as a share of what the engine can do (capacity); {BURST}: all requests at once. Loads with as many "
+    "requests have the same ones in a repetition, at times that the rate stretches; another repetition has other requests.",
     "e2e is from sending to the last token; per_token is that divided by the response's tokens; worst_slowdown is the largest e2e over "
     "the time alone, which is (tokens + 1) steps; waiting and running are vLLM's own gauges, looked at each second; hook_ask_share is the "
     "time that the hook held requests for their scores over all e2e; scored_share: requests that got a score. A figure is "

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from benchmarks.replay import Replay, from_records, from_seed
 from benchmarks.stamp import Stamp
 from benchmarks.tiny_llama import make_model
 from benchmarks.vllm_pacing import plugin_folder
-from benchmarks.vllm_plan import BURST
 from benchmarks.vllm_process import VllmInstallation
 from benchmarks.vllm_run import LoadSettings
 from benchmarks.vllm_sources import driver_sources, sidecar_sources
@@ -23,7 +22,7 @@ from sidecar.bundle import open_bundle
 @dataclass(frozen=True, slots=True)
 class Bench:
     """records: None for made-up requests. starts: of engines, for each arm and load. rounds: of requests one at a time, in each start
-    there. burst_requests: of the load BURST; requests: of any other."""
+    there. requests: of a run, but at the loads that requests_at names."""
 
     records: Path | None
     bundle: Path
@@ -31,7 +30,7 @@ class Bench:
     loads: tuple[str, ...]
     starts: int
     requests: int
-    burst_requests: int
+    requests_at: Mapping[str, int]
     latency_starts: int
     rounds: int
     seed: int
@@ -39,8 +38,14 @@ class Bench:
     smoke: bool
 
     def replay(self, load: str, repetition: int) -> Replay:
-        """The requests of one repetition, the same at each load but BURST. Raises RecordsError."""
-        count, seed = self.burst_requests if load == BURST else self.requests, self.seed_of(repetition)
+        """The requests of one repetition, the same at all loads with as many of them. Raises RecordsError."""
+        return self._replay(self.requests_at.get(load, self.requests), self.seed_of(repetition))
+
+    def common_replay(self) -> Replay:
+        """For what is measured once for all loads. Raises RecordsError."""
+        return self._replay(self.requests, self.seed)
+
+    def _replay(self, count: int, seed: int) -> Replay:
         if self.records is None:
             return from_seed(count, seed)
         return from_records(self.records, count, seed)

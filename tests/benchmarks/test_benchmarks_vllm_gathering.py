@@ -1,5 +1,6 @@
 """Hours of runs on a real vLLM, gathered in pieces: what is made, what is kept, what counts. The engine is made up here."""
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -75,7 +76,7 @@ def bench(tmp_path: Path) -> Bench:
         loads=("1.0", "burst"),
         starts=2,
         requests=20,
-        burst_requests=30,
+        requests_at={"burst": 30},
         latency_starts=1,
         rounds=1,
         seed=5,
@@ -132,6 +133,22 @@ def test_a_gathering_goes_on_where_it_was(bench: Bench, site: Site, engine: Engi
     assert engine.ran == []
 
 
+def test_more_requests_at_one_load_leave_the_others_alone(bench: Bench, site: Site, engine: Engine) -> None:
+    bench = dataclasses.replace(bench, starts=1)
+    gather(bench, site)
+    engine.ran.clear()
+    gather(dataclasses.replace(bench, requests_at={"burst": 30, "1.0": 25}), site)
+    assert [arm for arm, rate, _ in engine.ran if rate < float("inf")] == ["equal", "ours"]
+    assert len(engine.ran) == 2
+
+
+def test_counts_by_load_are_read() -> None:
+    assert bench_vllm.counts_by_load("1.0=2000,burst=30") == {"1.0": 2000, "burst": 30}
+    for wrong in ("2.0=5", "1.0", "1.0=0", "1.0=x", "burst=-1"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            bench_vllm.counts_by_load(wrong)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"requests": 21}, {"seed": 6}, {"settings": LoadSettings(max_num_seqs=16, step_ms=STEP_MS, deadline_ms=50)}],
@@ -163,6 +180,7 @@ def test_without_time_there_is_a_report_and_nothing_else(bench: Bench, site: Sit
         ("equal", "burst", 1, 2),
     ]
     assert part["workloads"]["burst-1"]["requests_per_s"] is None
+    assert [part["workloads"][name]["requests"] for name in ("1.0-1", "burst-1")] == [20, 30]
     assert "requests" not in part["runs"][0]
 
 
