@@ -139,7 +139,7 @@ class Settings:
         "oldest waiting prompts that are sorted by length together", default=128, unit="prompts", low=1, high=1_024
     )
     max_stream_items: int = setting(
-        "unanswered items per stream; then the stream is not read on", default=64, unit="items", low=1, high=65_536
+        "unanswered items per stream; then the stream is not read on", default=1_024, unit="items", low=1, high=65_536
     )
     max_message_bytes: int = setting(
         "largest message received or sent", default=4 * 1024 * 1024, unit="bytes", low=1_024, high=2**31 - 1
