@@ -37,6 +37,7 @@ def overhead(document: Figures | None) -> list[str]:
         *table(["", "ratio", "lowest and highest round", "target", "met"], target_rows(document)),
         "",
         *_best_line(document),
+        "![Prompts per second with 64 callers](benchmarks/throughput.svg)",
     ]
     for part in (_limit, _ours, _time, _beside_peers, _open_loop, _all_ratios):
         lines += part(document, rows)
@@ -125,7 +126,7 @@ def _beside_peers(document: Figures, rows: Mapping[str, Figures]) -> list[str]:
     head = ["", "1 caller: p50 ms", "p99 ms", "8 callers: prompts/s", "64 callers: prompts/s", "p50 ms", "p99 ms"]
     head += ["4 x 32 prompts: prompts/s", "64 callers: server CPU", "RSS MiB"]
     return [
-        *("", "### Beside other servers", "", "![Prompts per second with 64 callers](benchmarks/throughput.svg)", ""),
+        *("", "### Beside other servers", ""),
         *paragraph(
             "On the same weights, called alike: over TCP, from asyncio, the sidecar through its client and the others over HTTP. "
             "`reference` is built like the reference release: FastAPI around transformers, a forward for each request. All of them in "
