@@ -83,6 +83,7 @@ def latency_plot(results: Results) -> str | None:
             axes.set_xscale("log")
             axes.set_yscale("log")
             axes.set_xticks(list(_LATENCY_CALLERS.values()), [str(callers) for callers in _LATENCY_CALLERS.values()])
+            axes.yaxis.set_major_formatter("{x:g}")
             axes.minorticks_off()
             axes.grid(color=INK, alpha=0.25, linewidth=0.5)
             axes.set_xlabel("callers with one prompt each")
