@@ -40,8 +40,8 @@ from vllm_client.prompt_files import PromptFileError
 
 MODULE = "benchmarks.bench_overhead"
 
-SECONDS, ROUNDS = 4.0, 5
-"""Of a case in each round, and how often everything is measured: a quarter of an hour on two cores, with all peers."""
+SECONDS, ROUNDS = 3.5, 5
+"""Of a case in each round, and how often everything is measured: twenty minutes on two cores, with all peers."""
 
 SMOKE_S, SMOKE_PROMPTS = 0.2, 64
 

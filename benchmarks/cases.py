@@ -87,6 +87,11 @@ class Shape:
     is_named: bool = False
 
     @property
+    def share(self) -> float:
+        """Of a case's seconds. Calls with many prompts take a slow server so long that a part of them would hold none whole."""
+        return 1.0 if self.is_named or self.prompts_per_call > 1 else TABLE_SHARE
+
+    @property
     def case(self) -> str:
         """The end of a case's name."""
         callers = f"{self.callers}_caller{'s' * (self.callers > 1)}"
@@ -176,7 +181,7 @@ def _ours() -> tuple[list[Case], list[Case], list[Case]]:
         ServedCase("ours_8_callers", "ours: 8 callers", "unix", "asyncio", 8, share=TABLE_SHARE),
         ServedCase("ours_256_callers", "ours: 256 callers", "unix", "asyncio", 256, share=TABLE_SHARE),
         ServedCase("ours_4_callers_8_prompts", "ours: 4 callers x 8 prompts", "unix", "asyncio", 4, 8, share=TABLE_SHARE),
-        ServedCase("ours_4_callers_128_prompts", "ours: 4 callers x 128 prompts", "unix", "asyncio", 4, 128, share=TABLE_SHARE),
+        ServedCase("ours_4_callers_128_prompts", "ours: 4 callers x 128 prompts", "unix", "asyncio", 4, 128),
     ]
     ngram: list[Case] = [
         ServedCase("ours_ngram_1_caller", "ours: 1 caller, n-gram tier", "unix", "sync", 1, ngram=True, share=TABLE_SHARE),
@@ -198,7 +203,7 @@ def _beside_peers(peers: Sequence[str], *, has_best: bool) -> list[Case]:
     """Shape by shape, ours and then every peer: over TCP and from asyncio all of them, so that only the server differs."""
     cases: list[Case] = []
     for shape in SHAPES if peers or has_best else ():
-        share = 1.0 if shape.is_named else TABLE_SHARE
+        share = shape.share
         asked = (shape.callers, shape.prompts_per_call)
         name, how = f"ours_tcp_{shape.case}", f"{shape.what}, TCP, asyncio client"
         cases.append(ServedCase(name, f"ours: {how}", "tcp", "asyncio", *asked, share=share))
@@ -207,9 +212,7 @@ def _beside_peers(peers: Sequence[str], *, has_best: bool) -> list[Case]:
                 ServedCase(f"best_tcp_{shape.case}", f"ours, best bundle: {how}", "best", "asyncio", *asked, share=share)
             )
         for peer in peers:
-            # Beside the reference the named ratios rest on; the others fill the table.
-            own_share = share if peer == OPEN_PEER else TABLE_SHARE
-            cases.append(PeerCase(f"{peer}_{shape.case}", f"{peer}: {shape.what}", peer, *asked, share=own_share))
+            cases.append(PeerCase(f"{peer}_{shape.case}", f"{peer}: {shape.what}", peer, *asked, share=share))
     return cases
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.cases import SHAPES
 from benchmarks.page.targets import shown, target_rows
 from benchmarks.quality.markdown import paragraph, table
+from benchmarks.ratios import REFERENCE
 
 Figures = Mapping[str, Any]
 
@@ -39,7 +40,7 @@ def overhead(document: Figures | None) -> list[str]:
         *_best_line(document),
         "![Prompts per second with 64 callers](benchmarks/throughput.svg)",
     ]
-    for part in (_limit, _ours, _time, _beside_peers, _open_loop, _all_ratios):
+    for part in (_limit, _ours, _time, _beside_peers, _open_loop, _ratios):
         lines += part(document, rows)
     return [*lines, "", *_stamp(document, "overhead.json")]
 
@@ -83,7 +84,8 @@ def _ours(document: Figures, rows: Mapping[str, Figures]) -> list[str]:
 
 def _time(document: Figures, rows: Mapping[str, Figures]) -> list[str]:
     """A call of one prompt: the server's own split, messages, and what is left."""
-    served = [row for name, row in rows.items() if name.startswith("ours") and "outside_server_p50_ms" in row]
+    closed = {name: row for name, row in rows.items() if name.startswith("ours") and "_open_" not in name}
+    served = [row for row in closed.values() if "outside_server_p50_ms" in row]
     if not served:
         return []
     messages = rows.get("bare_serialize", {}).get("p50_ms", [None])[0]
@@ -162,14 +164,18 @@ def _open_loop(document: Figures, rows: Mapping[str, Figures]) -> list[str]:
     ]
 
 
-def _all_ratios(document: Figures, rows: Mapping[str, Figures]) -> list[str]:
+def _ratios(document: Figures, rows: Mapping[str, Figures]) -> list[str]:
     lines = []
+    others = tuple(f"_vs_{name}" for name in document["peers"] if name != REFERENCE)
     for name, value in document["ratios"].items():
+        if name.endswith(others):
+            continue  # there are a hundred of them, and the table above says the same
         span = document["ratio_ranges"][name]
         lines.append(
             [f"`{name}`", "failed", ""] if value is None else [f"`{name}`", shown(value), " to ".join(map(shown, span))]
         )
-    return ["", "### All ratios", "", *table(["", "median", "lowest and highest round"], lines)]
+    intro = paragraph("Ours over the other side, each taken within a round. Those to the other servers are in the JSON.")
+    return ["", "### Ratios", "", *intro, "", *table(["", "median", "lowest and highest round"], lines)]
 
 
 def _cells(rows: Iterable[Figures]) -> list[list[str]]:

@@ -25,7 +25,7 @@ Times are those of the machines named; ratios are taken within one run and carry
 
 _RERUN = """## How to rerun
 
-    make bench-overhead    # overhead.json: a quarter of an hour on two cores, after the environments of the other servers are made
+    make bench-overhead    # overhead.json: twenty minutes on two cores, after the environments of the other servers are made
     make bench-hook        # hook.json
     make bench-vllm DATA=file    # vllm.json: a file with prompt and response_tokens
     make simulate DATA=folder    # simulator.json
