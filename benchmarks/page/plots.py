@@ -7,13 +7,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.page.serving import ARMS, load_name
+from benchmarks.page.serving import load_name
+from benchmarks.quoted_vllm import ARM_LABELS
 from benchmarks.svg import INK, OTHER_COLOURS, OURS, THEIRS, svg
 
 Results = Mapping[str, Any]
 
 _LATENCY_CALLERS = {"1_caller": 1, "8_callers": 8, "64_callers": 64}
-_ARM_COLOURS = {"equal": THEIRS, "fcfs": THEIRS, "ours": OURS, "oracle": INK}
+_ARM_COLOURS = {"equal": THEIRS, "ours": OURS, "oracle": INK}
 
 
 def throughput_plot(results: Results) -> str | None:
@@ -117,7 +118,9 @@ def vllm_plot(results: Results) -> str | None:
         for row in rows:
             arm, (median, lowest, highest) = row["arm"], row["per_token_mean_ms"]
             place = loads.index(row["load"]) + (arms.index(arm) - (len(arms) - 1) / 2) * width
-            axes.bar(place, median, width * 0.9, color=colours[arm], label=None if arm in labelled else ARMS.get(arm, arm))
+            axes.bar(
+                place, median, width * 0.9, color=colours[arm], label=None if arm in labelled else ARM_LABELS.get(arm, arm)
+            )
             axes.plot([place, place], [lowest, highest], color=INK, linewidth=1)
             labelled.add(arm)
         axes.set_xticks(range(len(loads)), [load_name(load) for load in loads])

@@ -7,16 +7,9 @@ from typing import Any
 
 from benchmarks.page.targets import shown
 from benchmarks.quality.markdown import paragraph, table
+from benchmarks.quoted_vllm import ARM_LABELS
 
 Figures = Mapping[str, Any]
-
-ARMS = {
-    "equal": "first come, first served",
-    "fcfs": "first come, first served",
-    "ours": "the shipped ranker",
-    "ours-ngram": "its n-gram tier",
-    "oracle": "recorded lengths (oracle)",
-}
 
 _VLLM = {
     "per_token_mean_ms": "ms per token: mean",
@@ -30,14 +23,15 @@ _VLLM = {
     "worst_slowdown": "worst slowdown",
     "output_tokens_per_s": "tokens/s",
     "preemptions": "preemptions",
-    "queue_mean": "queue: mean",
-    "queue_max": "max",
+    "waiting_mean": "queue: mean",
+    "waiting_max": "max",
 }
 _VLLM_RATIOS = {
     "per_token_mean_fcfs_over_ours": "mean latency per token, first come over ours",
     "oracle_gain_share": "share of the oracle's gain",
     "p99_ours_over_fcfs": "end-to-end p99, ours over first come",
-    "low_load_loss": "loss at low load",
+    "low_load_loss": "end-to-end mean at 0.3x, loss to first come",
+    "added_latency_share": "time held for a score, share of all time end to end",
 }
 _HOOK = {
     "gated": "few in flight, nothing asked",
@@ -58,9 +52,9 @@ def on_vllm(document: Figures | None) -> list[str]:
     measured = [name for name in _VLLM if any(name in row for row in document["rows"])]
     rows = []
     for row in document["rows"]:
-        starts = f"{row['clean_engine_starts']} of {row['engine_starts']}"
+        starts = f"{row['starts']} of {row['planned_starts']}"
         cells = [shown(row[name][0]) if row.get(name) else "" for name in measured]
-        rows.append([load_name(row["load"]), ARMS.get(row["arm"], row["arm"]), starts, *cells])
+        rows.append([load_name(row["load"]), ARM_LABELS.get(row["arm"], row["arm"]), starts, *cells])
     return [
         *lines,
         *paragraph(
@@ -73,8 +67,9 @@ def on_vllm(document: Figures | None) -> list[str]:
     ]
 
 
-def load_name(load: float | str) -> str:
-    return load if isinstance(load, str) else f"{load:g}x"
+def load_name(load: str) -> str:
+    """ "1.0" → "1x"; a burst has no rate."""
+    return f"{float(load):g}x" if load.replace(".", "").isdigit() else load
 
 
 def _vllm_ratios(document: Figures) -> list[list[str]]:
@@ -85,8 +80,8 @@ def _vllm_ratios(document: Figures) -> list[list[str]]:
         for load, ratio in by_load.items():
             span = ranges.get(name)
             span = span.get(load) if isinstance(span, Mapping) else span
-            cells = ["failed" if ratio is None else shown(ratio), " to ".join(map(shown, span)) if span else ""]
-            rows.append([_VLLM_RATIOS.get(name, f"`{name}`"), load, *cells])
+            cells = ["not measured" if ratio is None else shown(ratio), " to ".join(map(shown, span)) if span else ""]
+            rows.append([_VLLM_RATIOS.get(name, f"`{name}`"), load_name(load), *cells])
     return rows
 
 
