@@ -12,6 +12,7 @@ CHECKPOINT ?= default_ranker
 PRECISION ?= fp32
 # bundles/default_ranker-fp32; for runs/x/checkpoint, bundles/x-fp32.
 BUNDLE ?= bundles/$(notdir $(CHECKPOINT:/checkpoint=))-$(PRECISION)
+INT8_BUNDLE := bundles/$(notdir $(CHECKPOINT:/checkpoint=))-int8
 ADDRESS ?= 127.0.0.1:50151
 PROMPTS ?= docs/demo_prompts.txt
 SOURCE ?= alpaca
@@ -112,6 +113,11 @@ $(CHECKPOINT)/ranker.json:
 $(BUNDLE)/manifest.json: $(CHECKPOINT)/ranker.json | setup
 	$(BIN)/python -m exporter $(CHECKPOINT) --out $(BUNDLE) --precision $(PRECISION)
 
+ifneq ($(BUNDLE),$(INT8_BUNDLE))
+$(INT8_BUNDLE)/manifest.json: $(CHECKPOINT)/ranker.json | setup
+	$(BIN)/python -m exporter $(CHECKPOINT) --out $(INT8_BUNDLE) --precision int8
+endif
+
 serve: setup $(BUNDLE)/manifest.json ## serve BUNDLE at ADDRESS until Ctrl-C, exporting the shipped ranker first if need be
 	$(BIN)/python -m sidecar --bundle $(BUNDLE) --address $(ADDRESS)
 
@@ -162,8 +168,10 @@ proto-check: ## fail when the committed stubs are not those of the .proto files
 	@out=$$(mktemp -d); trap "rm -r $$out" EXIT; $(MAKE) --no-print-directory proto OUT=$$out; \
 		diff -r --exclude=__pycache__ --exclude=__init__.py --exclude='*.proto' $$out/pars/v1 proto/pars/v1
 
-bench: setup $(BUNDLE)/manifest.json ## the sidecar against the bare ONNX session, side by side
-	$(BIN)/python -m benchmarks.bench_sidecar --bundle $(BUNDLE) --out benchmarks/results/sidecar.json
+bench-overhead: setup $(BUNDLE)/manifest.json $(INT8_BUNDLE)/manifest.json peers-env ## the sidecar against the bare ONNX session and other servers, in one run
+	$(BIN)/python -m benchmarks.bench_overhead --bundle $(BUNDLE) --checkpoint $(CHECKPOINT) --best-bundle $(INT8_BUNDLE) --peers all \
+		--out benchmarks/results/overhead.json $(BENCH_FLAGS)
+	$(BIN)/python -m benchmarks.quoted
 
 bench-overload: setup $(BUNDLE)/manifest.json ## more calls than the encoder can answer: who answers, how soon, how many too late
 	$(BIN)/python -m benchmarks.bench_overload --bundle $(BUNDLE) --out benchmarks/results/overload.json $(BENCH_FLAGS)
@@ -234,4 +242,4 @@ clean: ## remove environments, bundles and caches; runs/ stays
 	rm -rf .venv .venv-gpu .venv-proto .venv-audit .venv-fuzz .venv-vllm .venv-vllm-* .venv-peers .venv-peers-infinity .clients bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup vllm-env peers-env clients-env train backbone default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench bench-overload bench-gpu soak audit fuzz bench-chain bench-hook bench-vllm bench-vllm-smoke simulate quality clean
+.PHONY: help setup vllm-env peers-env clients-env train backbone default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench-overhead bench-overload bench-gpu soak audit fuzz bench-chain bench-hook bench-vllm bench-vllm-smoke simulate quality clean

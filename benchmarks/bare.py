@@ -8,15 +8,17 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.jobs import AloneJob, FullTiltJob, answer_jobs
+from benchmarks.closed_loop import prompt_batches
+from benchmarks.jobs import AloneJob, AroundJob, FullTiltJob, answer_jobs
 from benchmarks.measurement import Call, Recording
 from benchmarks.workload import sample
+from pars.v1 import ranker_pb2
 from sidecar.bundle import open_bundle
 from sidecar.cores import allotted_cores
 from sidecar.scorer import ProviderChoice, TokenizedPrompt
@@ -66,10 +68,12 @@ class Bare:
             "sample": {"prompts": chosen, "scores": scores},
         }
 
-    def do(self, job: AloneJob | FullTiltJob) -> Recording:
-        return self._alone(job) if isinstance(job, AloneJob) else self._full_tilt(job)
+    def do(self, job: AloneJob | FullTiltJob | AroundJob) -> Recording:
+        if isinstance(job, FullTiltJob):
+            return self._full_tilt(job)
+        return one_after_the_other(self._around(job) if isinstance(job, AroundJob) else self._alone(job), job.seconds)
 
-    def _alone(self, job: AloneJob) -> Recording:
+    def _alone(self, job: AloneJob) -> Callable[[], Call]:
         scorer = self._scorer if job.cores == "one" else self._wide_scorer
         pairs = itertools.cycle(zip(self._prompts, self._tokenized, strict=True))
 
@@ -80,14 +84,23 @@ class Bare:
             scorer.score(batch)
             return Call(began_s, time.monotonic(), 1, len(tokenized.token_ids))
 
-        for _ in range(WARM_UP_CALLS):
-            one_call()
-        begin_s, began_cpu_s = time.monotonic(), time.process_time()
-        end_s = begin_s + job.seconds
-        calls = []
-        while time.monotonic() < end_s:
-            calls.append(one_call())
-        return Recording(begin_s, end_s, calls, {}, time.process_time() - began_cpu_s)
+        return one_call
+
+    def _around(self, job: AroundJob) -> Callable[[], Call]:
+        batches = prompt_batches(self._prompts, 0, job.prompts_per_call)
+
+        def one_call() -> Call:
+            prompts = next(batches)
+            began_s = time.monotonic()
+            if job.what == "tokenise":
+                self._tokenizer.encode(prompts)
+            else:
+                request = ranker_pb2.ScoreRequest(prompts=prompts, tier=ranker_pb2.TIER_ENCODER)
+                ranker_pb2.ScoreRequest.FromString(request.SerializeToString())
+                ranker_pb2.ScoreResponse.FromString(_reply(len(prompts)).SerializeToString())
+            return Call(began_s, time.monotonic(), len(prompts), tokens=0)
+
+        return one_call
 
     def _full_tilt(self, job: FullTiltJob) -> Recording:
         batches = sorted_batches(self._tokenized, job.batch_prompts, job.group_prompts)
@@ -120,6 +133,32 @@ class Bare:
         for thread in threads:
             thread.join()
         return Recording(begin_s, time.monotonic(), calls, {}, time.process_time() - began_cpu_s)
+
+
+def one_after_the_other(one_call: Callable[[], Call], seconds: float) -> Recording:
+    """Warm up, then call again and again."""
+    for _ in range(WARM_UP_CALLS):
+        one_call()
+    begin_s, began_cpu_s = time.monotonic(), time.process_time()
+    end_s = begin_s + seconds
+    calls = []
+    while time.monotonic() < end_s:
+        calls.append(one_call())
+    return Recording(begin_s, end_s, calls, {}, time.process_time() - began_cpu_s)
+
+
+def _reply(prompts: int) -> ranker_pb2.ScoreResponse:
+    """One of the size that the sidecar sends."""
+    score = ranker_pb2.PromptScore(
+        score=0.1,
+        quantile=0.2,
+        expected_tokens=100.0,
+        expected_tokens_p90=300.0,
+        prompt_tokens=20,
+        tier=ranker_pb2.TIER_ENCODER,
+    )
+    timing = ranker_pb2.Timing(tokenize_time_ns=100_000, queue_time_ns=1_000_000, infer_time_ns=2_000_000)
+    return ranker_pb2.ScoreResponse(scores=[score] * prompts, bundle_id="0" * 64, timing=timing)
 
 
 def sorted_batches(prompts: Sequence[TokenizedPrompt], batch_prompts: int, group_prompts: int) -> list[list[TokenizedPrompt]]:

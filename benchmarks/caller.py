@@ -1,6 +1,6 @@
 """Callers of a sidecar, through vllm_client as everybody calls it. `python -m benchmarks.caller` answers jobs.
 
-Closed loop: each caller sends its next call when the last one is answered.
+In a closed loop each caller sends its next call when the last one is answered; in an open loop calls come when they are due.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from benchmarks.closed_loop import AFTER_FAILURE_S, TIMEOUT_S, prompt_batches
 from benchmarks.jobs import CallsJob, answer_jobs
 from benchmarks.measurement import Call, Recording
+from benchmarks.open_loop import start_on_time
 from vllm_client import AsyncRankerClient, ClientConfig, RankerClient, RankerClientError, ScoredBatch, Tier
 from vllm_client.prompt_files import read_prompts
 
@@ -36,8 +37,8 @@ class Caller:
         return Recording(job.begin_s, job.end_s, record.calls, dict(record.failures), time.process_time() - began_cpu_s)
 
     def _sync(self, job: CallsJob, record: "_Record") -> None:
-        if job.callers != 1:
-            raise ValueError(f"the synchronous client is driven by one caller, not {job.callers}")
+        if job.callers != 1 or job.calls_per_s:
+            raise ValueError("the synchronous client is driven by one caller in a closed loop")
         with RankerClient(_config(job)) as client:
             for prompts in prompt_batches(self._prompts, job.first_prompt, job.prompts_per_call):
                 if record.is_over():
@@ -51,12 +52,13 @@ class Caller:
 
     async def _asyncio(self, job: CallsJob, record: "_Record") -> None:
         batches = prompt_batches(self._prompts, job.first_prompt, job.prompts_per_call)
+        drive = _open_loop if job.calls_per_s else _closed_loop
         async with AsyncRankerClient(_config(job)) as client:
             if job.via == "stream":
                 async with client.stream() as stream:
-                    await _drive(job.callers, stream.score, batches, record)
+                    await drive(job, stream.score, batches, record)
             else:
-                await _drive(job.callers, client.score, batches, record)
+                await drive(job, client.score, batches, record)
 
 
 class _Record:
@@ -80,9 +82,10 @@ class _Record:
         self.failures[type(error).__name__] += 1
 
 
-async def _drive(
-    callers: int, score: Callable[..., Awaitable[ScoredBatch]], batches: Iterator[list[str]], record: _Record
-) -> None:
+Score = Callable[..., Awaitable[ScoredBatch]]
+
+
+async def _closed_loop(job: CallsJob, score: Score, batches: Iterator[list[str]], record: _Record) -> None:
     async def caller() -> None:
         while not record.is_over():
             prompts = next(batches)
@@ -94,8 +97,21 @@ async def _drive(
                 await asyncio.sleep(AFTER_FAILURE_S)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(callers):
+        for _ in range(job.callers):
             group.create_task(caller())
+
+
+async def _open_loop(job: CallsJob, score: Score, batches: Iterator[list[str]], record: _Record) -> None:
+    begin_s = time.monotonic()
+
+    async def call(due_s: float) -> None:
+        try:
+            record.answered(begin_s + due_s, await score(next(batches), tier=record.tier))
+        except RankerClientError as error:
+            record.failed(error)
+
+    seconds = job.end_s - begin_s
+    await asyncio.gather(*await start_on_time(begin_s, job.calls_per_s, seconds, job.first_prompt, call))
 
 
 def _config(job: CallsJob) -> ClientConfig:

@@ -6,7 +6,7 @@ leaves the others alone:
   test     `make test` in the same clone: test_seconds and tests
   tau      how well the ranker orders, from its card: tau
   parity   the checkpoint exported in every precision: parity and bundle_bytes
-  latency  bench_sidecar on the fp32 bundle: ratios and latency
+  latency  bench_overhead on the fp32 bundle, without other servers: ratios and latency
 """
 
 import argparse
@@ -83,14 +83,15 @@ class Chain:
         bundle = self._work / DEFAULT_PRECISION
         if not bundle.exists():
             export_all(self._checkpoint, self._work, only=(DEFAULT_PRECISION,))
-        out = self._work / "bench_sidecar.json"
-        command = [sys.executable, "-m", "benchmarks.bench_sidecar", "--bundle", str(bundle), "--out", str(out)]
+        out = self._work / "bench_overhead.json"
+        command = [sys.executable, "-m", "benchmarks.bench_overhead", "--bundle", str(bundle), "--out", str(out)]
+        command += ["--parts", "limit,ours"]
         try:
             done = subprocess.run([*command, *self._bench_flags], cwd=REPOSITORY, timeout=BENCH_S, check=False)
         except subprocess.TimeoutExpired as error:
-            raise PartError(f"bench_sidecar took longer than {BENCH_S:.0f} s") from error
+            raise PartError(f"bench_overhead took longer than {BENCH_S:.0f} s") from error
         if done.returncode:
-            raise PartError(f"bench_sidecar ended with exit code {done.returncode}; its own output says why")
+            raise PartError(f"bench_overhead ended with exit code {done.returncode}; its own output says why")
         report = json.loads(out.read_text(encoding="utf-8"))
         return {
             "ratios": report["ratios"],
@@ -147,8 +148,8 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint", type=Path, default=REPOSITORY / "default_ranker", help="ranker to export (default: the shipped)"
     )
     parser.add_argument("--ranker-cards", type=Path, nargs="*", default=[], help="further ranker.json for the tau table")
-    parser.add_argument("--seconds", help="for bench_sidecar")
-    parser.add_argument("--rounds", help="for bench_sidecar")
+    parser.add_argument("--seconds", help="for bench_overhead")
+    parser.add_argument("--rounds", help="for bench_overhead")
     return parser
 
 

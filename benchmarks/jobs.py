@@ -43,11 +43,25 @@ class FullTiltJob:
 
 
 @dataclass(frozen=True, slots=True)
+class AroundJob:
+    """Bare: what has to be done around a run, without one, for `prompts_per_call` prompts one after the other.
+
+    what: tokenise; or serialise: request and reply, each written by one side and read by the other.
+    """
+
+    seconds: float
+    what: Literal["tokenise", "serialise"]
+    prompts_per_call: int
+
+
+@dataclass(frozen=True, slots=True)
 class CallsJob:
     """Client: `callers` of a sidecar, each sending its next call when the last is answered.
 
     via: sync (one caller), asyncio, or stream (one ScoreStream for all). ngram: ask for that tier. begin_s, end_s: the window, on
     the monotonic clock; calls start at once, and those before begin_s are the warm-up. first_prompt: where in the list to begin.
+    calls_per_s: above 0, calls come at that rate instead, whether earlier ones are answered or not, and a call begins when it is
+    due; `callers` is then 0. Not for sync.
     """
 
     address: str
@@ -58,11 +72,15 @@ class CallsJob:
     begin_s: float
     end_s: float
     first_prompt: int
+    calls_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class HttpJob:
-    """Client: `callers` of a peer over HTTP, with a connection each. peer: its name in benchmarks.peers.registry; the rest as above."""
+    """Client: `callers` of a peer over HTTP, with a connection each. peer: its name in benchmarks.peers.registry; the rest as above.
+
+    calls_per_s: as above, with as many connections as there are calls in flight.
+    """
 
     url: str
     peer: str
@@ -71,10 +89,11 @@ class HttpJob:
     begin_s: float
     end_s: float
     first_prompt: int
+    calls_per_s: float = 0.0
 
 
-Job = AloneJob | FullTiltJob | CallsJob | HttpJob
-_KINDS: Mapping[str, type[Job]] = {kind.__name__: kind for kind in (AloneJob, FullTiltJob, CallsJob, HttpJob)}
+Job = AloneJob | FullTiltJob | AroundJob | CallsJob | HttpJob
+_KINDS: Mapping[str, type[Job]] = {kind.__name__: kind for kind in (AloneJob, FullTiltJob, AroundJob, CallsJob, HttpJob)}
 
 
 class Contender:

@@ -9,7 +9,6 @@ import dataclasses
 import gc
 import itertools
 import json
-import random
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 import grpc
 
+from benchmarks.open_loop import start_on_time
 from benchmarks.overload_figures import LOST, Outcome
 from pars.v1 import ranker_pb2
 from vllm_client.prompt_files import read_prompts
@@ -71,17 +71,14 @@ class Load:
         return record.outcomes()
 
     async def _arrivals(self, job: LoadJob, score: Callable[..., Any]) -> "_Record":
-        rng = random.Random(job.seed)
         contents = itertools.cycle(self._any)
         record = _Record()
-        tasks: set[asyncio.Task[None]] = set()
-        begin_s, due_s = time.monotonic(), 0.0
-        while (due_s := due_s + rng.expovariate(job.calls_per_s)) < job.seconds:
-            wait_s = begin_s + due_s - time.monotonic()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
-            tasks.add(asyncio.create_task(record.make(score, next(contents), job.deadline_ms / 1e3, due_s, begin_s)))
-        await record.rest(tasks, job.deadline_ms / 1e3)
+        begin_s, deadline_s = time.monotonic(), job.deadline_ms / 1e3
+        tasks = await start_on_time(
+            *(begin_s, job.calls_per_s, job.seconds, job.seed),
+            lambda due_s: record.make(score, next(contents), deadline_s, due_s, begin_s),
+        )
+        await record.rest(tasks, deadline_s)
         return record
 
     async def _closed_loop(self, job: LoadJob, score: Callable[..., Any]) -> "_Record":

@@ -1,4 +1,5 @@
-"""Writes the figures that README and docs quote, from benchmarks/results, between their markers: `python -m benchmarks.quoted`.
+"""Writes the figures that README and docs quote, from benchmarks/results, between their markers, and docs/benchmarks.md, which has
+nothing else: `python -m benchmarks.quoted`.
 
 So no figure is typed by hand, and tests/test_repository.py fails when a document and the measurement differ.
 """
@@ -10,7 +11,9 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 
+from benchmarks.page.write import write
 from benchmarks.quoted_operations import promised
+from benchmarks.quoted_overhead import cost
 from benchmarks.quoted_simulator import simulated
 from benchmarks.quoted_vllm import Figures, attached, gain
 from benchmarks.stamp import REPOSITORY
@@ -21,7 +24,7 @@ RESULTS = REPOSITORY / "benchmarks" / "results"
 def reaches(results: Figures) -> str:
     """README's section: what a server gains, order on held-out prompts, cost of a call, exactness."""
     chain = results["chain"]
-    ratios, parity = chain["ratios"], {row["precision"]: row for row in chain["parity"]}
+    parity = {row["precision"]: row for row in chain["parity"]}
     taus = {(row["ranker"], row["scorer"], row["data_set"]): row for row in chain["tau"]}
     shipped = chain["tau"][0]["ranker"]
     lines = [
@@ -47,20 +50,11 @@ def reaches(results: Figures) -> str:
         lines.append(f"| {label} | {row['prompts']:,} | {' | '.join(cells)} | {trained} |")
     lines += [
         "",
-        "Cost of the sidecar beside the bare ONNX session on the same cores, in one run, client included on those cores:",
-        "",
-        "| | sidecar / bare session |",
-        "|---|---|",
-        f"| one caller, p50 latency (bare: tokenise + run) | {ratios['p50_vs_bare_tokenize_and_run']:.2f} |",
-        f"| one caller, p99 latency | {ratios['p99_vs_bare_tokenize_and_run']:.2f} |",
-        f"| 64 callers, one prompt each, throughput | {ratios['throughput_64_callers_vs_bare']:.2f} |",
-        f"| 4 callers, 32 prompts each, throughput | {ratios['throughput_32_prompt_batches_vs_bare']:.2f} |",
-        f"| one stream, 64 prompts in flight, throughput | {ratios['stream_vs_bare']:.2f} |",
+        *cost(results),
         "",
         f"The exported fp32 graph differs from PyTorch by at most {parity['fp32']['max_score_difference']:.1g} on",
-        f"{parity['fp32']['probe_prompts']} probe prompts. {_times(chain)}All of it is in",
-        "[benchmarks/results/chain.json](benchmarks/results/chain.json), with machine, versions, commits and commands;",
-        "`make bench-chain` measures it again. CPU only: no GPU figure has been measured yet.",
+        f"{parity['fp32']['probe_prompts']} probe prompts. {_times(chain)}Every figure has its JSON with machine,",
+        "versions, commit and command in [benchmarks/results](benchmarks/results); `make bench-chain` measures order and exactness again.",
     ]
     return "\n".join(lines)
 
@@ -116,6 +110,7 @@ def main() -> int:
     for name, render in DOCUMENTS.items():
         path = REPOSITORY / name
         path.write_text(with_figures(path.read_text(encoding="utf-8"), render(results)), encoding="utf-8")
+    write(results)
     return 0
 
 

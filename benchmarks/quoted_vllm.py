@@ -7,20 +7,20 @@ from typing import Any
 
 Figures = Mapping[str, Any]
 
-_ARMS = {
-    "equal": "first come, first served (`equal`)",
+ARM_LABELS = {
+    "equal": "first come, first served",
     "random": "random",
     "prompt-length": "prompt length",
-    "ours-ngram": "the shipped ranker's n-gram tier",
-    "ours": "the shipped ranker",
-    "ours-cost": "the same, policy `cost`",
-    "ours-5s": "the same, window 5 s",
-    "ours-shortest": "the same, policy `shortest`",
-    "ours-patient": "the same, deadline 10 s, 4,096 asked about at once",
-    "oracle-patient": "recorded lengths, deadline 10 s, 4,096 asked about at once",
+    "ours-ngram": "ours, n-gram tier",
+    "ours": "ours",
+    "ours-cost": "ours, policy `cost`",
+    "ours-5s": "ours, window 5 s",
+    "ours-shortest": "ours, policy `shortest`",
     "oracle": "recorded lengths (oracle)",
-    "oracle-shortest": "the same, policy `shortest`",
+    "oracle-shortest": "oracle, policy `shortest`",
 }
+"""Arms as tables name them, in their order."""
+
 _FIGURES = {
     "per_token_mean_ms": ".0f",
     "per_token_p90_ms": ".0f",
@@ -94,7 +94,7 @@ def _under_load(vllm: Figures) -> list[str]:
     for load in _LOADS:
         if any(its_load == load for its_load, _ in rows):
             lines.append(f"| **{_load_name(load, workloads)}** |{' |' * 11}")
-        for arm, label in _ARMS.items():
+        for arm, label in ARM_LABELS.items():
             if row := rows.get((load, arm)):
                 cells = [format(row[figure][0], shown) if figure in row else "" for figure, shown in _FIGURES.items()]
                 lines.append(f"| {label} | {row['starts']} | {' | '.join(cells)} |")
@@ -109,7 +109,7 @@ def _load_name(load: str, workloads: Figures) -> str:
 def _bounds(rows: Mapping[tuple[str, str], Figures]) -> list[str]:
     """Against what the policy promises: by how much the p99 is later than first come, first served, at the load where most."""
     found = []
-    for arm, label in _ARMS.items():
+    for arm, label in ARM_LABELS.items():
         over = [
             (row["p99_over_bound"][0], row, load)
             for (load, its_arm), row in rows.items()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from benchmarks.closed_loop import AFTER_FAILURE_S, TIMEOUT_S, prompt_batches
 from benchmarks.jobs import HttpJob, answer_jobs
 from benchmarks.measurement import Call, Recording
+from benchmarks.open_loop import start_on_time
 from benchmarks.peers.http import FAILURES, ask, session
 from benchmarks.peers.registry import PEERS
 from vllm_client.prompt_files import read_prompts
@@ -32,6 +33,9 @@ class HttpCaller:
         batches = prompt_batches(self._prompts, job.first_prompt, job.prompts_per_call)
         calls: list[Call] = []
         failures: Counter[str] = Counter()
+        if job.calls_per_s:
+            await self._open_loop(job, batches, calls, failures)
+            return calls, failures
         async with asyncio.TaskGroup() as group:
             for _ in range(job.callers):
                 group.create_task(self._caller(job, batches, calls, failures))
@@ -49,6 +53,22 @@ class HttpCaller:
                     await asyncio.sleep(AFTER_FAILURE_S)
                 else:
                     calls.append(Call(began_s, time.monotonic(), len(prompts), tokens=0))
+
+    async def _open_loop(self, job: HttpJob, batches: Iterator[list[str]], calls: list[Call], failures: Counter[str]) -> None:
+        peer, begin_s = PEERS[job.peer], time.monotonic()
+        async with session(self._timeout_s, connections=0) as client:
+
+            async def call(due_s: float) -> None:
+                prompts = next(batches)
+                try:
+                    await ask(client, job.url, peer, prompts)
+                except FAILURES as error:
+                    failures[type(error).__name__] += 1
+                else:
+                    calls.append(Call(begin_s + due_s, time.monotonic(), len(prompts), tokens=0))
+
+            seconds = job.end_s - begin_s
+            await asyncio.gather(*await start_on_time(begin_s, job.calls_per_s, seconds, job.first_prompt, call))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

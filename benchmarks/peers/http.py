@@ -21,9 +21,10 @@ FAILURES = (HttpStatusError, WrongAnswerError, aiohttp.ClientError, TimeoutError
 """All that `ask` raises. TimeoutError: no answer within the session's own timeout."""
 
 
-def session(timeout_s: float) -> aiohttp.ClientSession:
-    """A client with one connection, kept open between calls."""
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1), timeout=aiohttp.ClientTimeout(total=timeout_s))
+def session(timeout_s: float, connections: int = 1) -> aiohttp.ClientSession:
+    """A client whose connections are kept open between calls. connections: at most so many; 0: as many as there are calls."""
+    connector = aiohttp.TCPConnector(limit=connections)
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=timeout_s))
 
 
 async def ask(client: aiohttp.ClientSession, url: str, peer: Peer, prompts: Sequence[str]) -> list[float]:

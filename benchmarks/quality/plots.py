@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.quality.cost import OURS, REFERENCE
 from benchmarks.quality.results import Figures
 from benchmarks.quality.tables import methods_of, rows_of_experiment, transfer_grid
+from benchmarks.svg import INK, OTHER_COLOURS, THEIRS, svg
+from benchmarks.svg import OURS as BLUE
 
-INK = "#7a7a7a"
-"""4.3 : 1 on white and 4.2 : 1 on a dark page's #0d1117."""
-COLOURS = {REFERENCE: "#d1495b", OURS: "#2a8fbd"}
-OTHER_COLOURS = ("#b8860b", "#5b9a4a", "#8a63b5", "#c06a2b", "#4a9a94", "#b05a8a")
-
-_STYLE: dict[Any, Any] = {  # matplotlib types the keys as literals
-    "svg.hashsalt": "quality",  # else every run gives other ids
-    "svg.fonttype": "none",  # text stays text: searchable, and checked by a test
-    "font.size": 9,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
+COLOURS = {REFERENCE: THEIRS, OURS: BLUE}
 _COLUMNS = 3
 
 
@@ -141,11 +123,4 @@ def _colours(methods: Sequence[str]) -> dict[str, str]:
 
 
 def _svg(inches: tuple[float, float], draw: Callable[[Figure], None]) -> str:
-    """Not through pyplot: no state outside, no display."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=inches, layout="constrained")
-        draw(figure)
-        text = io.StringIO()
-        # Date and Creator would differ between two runs of the same figures.
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return text.getvalue()
+    return svg(inches, "quality", draw)

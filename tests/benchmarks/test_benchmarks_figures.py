@@ -7,22 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cases import (
-    CPU_BATCHES,
-    GROUP_PROMPTS,
-    SHAPES,
-    PeerCase,
-    ServedCase,
-    cases_beside_peers,
-    cases_of_a_round,
-    limits,
-    peer_ratios,
-    ratios_of,
-)
 from benchmarks.chain_report import PART_KEYS, PartError, merged, tables
 from benchmarks.measurement import Call, Measurement, Recording, Row, Spread, best, measure, percentile, prompts_per_s, ratio
 from benchmarks.process_tree import Memory
-from benchmarks.report import aligned, plain, ratios_json, ratios_table, row_json, rows_table, write_json
+from benchmarks.report import aligned, plain, row_json, rows_table, write_json
 from benchmarks.stamp import Machine, Stamp
 
 STAMP = Stamp(Machine("cpu", 2, 2, 4.0, (), "Linux", 0.0), {"python": "3"}, "abc", "python -m x", "2026-01-01T00:00:00+00:00")
@@ -136,72 +124,6 @@ def test_the_limit_is_the_batch_size_with_the_best_median() -> None:
     steady, lucky = row("steady", *map(measurement, (90, 100, 110))), row("lucky", *map(measurement, (10, 20, 500)))
     assert best([lucky, steady], "prompts_per_s") is steady
     assert best([row("failed", measurement(failures={"x": 1}))], "prompts_per_s") is None
-
-
-def test_every_ratio_has_its_cases() -> None:
-    cases = cases_of_a_round(1.0, CPU_BATCHES, has_ngram=True)
-    rows = {case.name: row(case.name, measurement(p50_ms=10.0 + n)) for n, case in enumerate(cases)}
-    assert len(rows) == len(cases)
-    assert None not in ratios_of(rows).values()
-    assert set(limits(rows)) == {"all_sorted", "groups"}
-
-
-def test_peers_are_measured_beside_ours_in_every_shape() -> None:
-    cases = cases_beside_peers(["mosec", "reference"])
-    assert [case.name for case in cases[:3]] == ["ours_tcp_1_caller", "mosec_1_caller", "reference_1_caller"]
-    assert len({case.name for case in cases}) == len(cases) == 3 * len(SHAPES)
-    for start in range(0, len(cases), 3):
-        ours, *peers = cases[start : start + 3]
-        assert isinstance(ours, ServedCase)
-        assert (ours.over, ours.via) == ("tcp", "asyncio")
-        for case in peers:
-            assert isinstance(case, PeerCase)
-            assert (case.callers, case.prompts_per_call) == (ours.callers, ours.prompts_per_call)
-    assert [case.what for case in cases[1::3]] == [
-        *("mosec: 1 caller", "mosec: 8 callers", "mosec: 64 callers", "mosec: 4 callers x 32 prompts")
-    ]
-
-
-def test_peer_ratios_are_ours_by_theirs() -> None:
-    rows = {case.name: row(case.name, measurement(prompts_per_s=300.0, p50_ms=5.0)) for case in cases_beside_peers(["mosec"])}
-    rows["mosec_8_callers"] = row("mosec_8_callers", measurement(prompts_per_s=100.0, p50_ms=20.0))
-    rows["mosec_64_callers"] = row("mosec_64_callers", measurement(failures={"TimeoutError": 1}))
-    ratios = peer_ratios(rows, ["mosec"])
-    assert len(ratios) == 4 * len(SHAPES)
-    assert ratios["throughput_8_callers_vs_mosec"] == Spread(3.0, 3.0, 3.0)
-    assert ratios["p50_8_callers_vs_mosec"] == Spread(0.25, 0.25, 0.25)
-    assert ratios["p99_1_caller_vs_mosec"] == Spread(1.0, 1.0, 1.0)
-    assert ratios["cpu_4_callers_32_prompts_vs_mosec"] == Spread(1.0, 1.0, 1.0)
-    assert ratios["throughput_64_callers_vs_mosec"] is None
-
-
-def test_throughput_ratios_use_the_best_bare_row() -> None:
-    cases = cases_of_a_round(1.0, CPU_BATCHES, has_ngram=False)
-    rates = {"bare_batches_of_8": 400.0, "bare_groups_in_batches_of_4": 350.0, "ours_4_callers_32_prompts": 300.0}
-    rows = {case.name: row(case.name, measurement(rates.get(case.name, 100.0))) for case in cases}
-    ratios = ratios_of(rows)
-    assert ratios["throughput_64_callers_vs_bare"] == Spread(0.25, 0.25, 0.25)
-    assert ratios["throughput_32_prompt_batches_vs_bare"] == Spread(0.75, 0.75, 0.75)
-    groups = ratios["throughput_32_prompt_batches_vs_bare_groups"]
-    assert groups is not None
-    assert groups.median == pytest.approx(300 / 350)
-
-
-def test_a_failed_side_is_null_in_json_and_named_in_the_table() -> None:
-    cases = cases_of_a_round(1.0, CPU_BATCHES, has_ngram=False)
-    rows = {case.name: row(case.name, measurement(failures={"DeadlineError": 1})) for case in cases}
-    ratios = ratios_of(rows)
-    assert set(ratios_json(ratios)["ratios"].values()) == {None}
-    assert ratios_table(ratios)[1].split() == ["p50_vs_bare_run", "FAILED"]
-
-
-def test_cases_without_the_ngram_tier_and_within_the_group() -> None:
-    cases = cases_of_a_round(1.0, (1, 32, 128), has_ngram=False)
-    assert not any(isinstance(case, ServedCase) and case.ngram for case in cases)
-    names = [case.name for case in cases]
-    assert "bare_batches_of_128" in names
-    assert f"bare_groups_in_batches_of_{GROUP_PROMPTS}" in names
-    assert "bare_groups_in_batches_of_128" not in names
 
 
 def test_columns_line_up() -> None:

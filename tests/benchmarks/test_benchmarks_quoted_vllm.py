@@ -49,8 +49,8 @@ def test_the_page_has_a_row_for_each_order_its_bound_and_the_ratios() -> None:
     vllm["rows"].append({"arm": "random", "load": "1.2", "starts": 0, "not_clean": ["it failed"]})
     text = attached({"vllm": vllm, "hook": {"rows": HOOK_ROWS}})
     assert text.index("**load 1.2, 2,000 requests**") < text.index("**2,000 at once**")
-    assert text.count("| the shipped ranker | 2 | 30 | 7 | 7.0 | 7.0 | 7.0 | 17.0 | 7.0 | 7 | 7 | 7 |") == 2
-    assert "| the same, window 5 s | 5 | +4.0 |" in text
+    assert text.count("| ours | 2 | 30 | 7 | 7.0 | 7.0 | 7.0 | 17.0 | 7.0 | 7 | 7 | 7 |") == 2
+    assert "| ours, window 5 s | 5 | +4.0 |" in text
     assert "| share of the oracle's gain at load 1.2 | 0.857 | 0.857 to 0.857 |" in text
     assert "load 0.3" not in text
     assert "| random |" not in text

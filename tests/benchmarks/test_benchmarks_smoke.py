@@ -5,35 +5,41 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bench_sidecar, chain
+from benchmarks import bench_overhead, chain
 from benchmarks.chain_report import PARITY_COLUMNS, TAU_COLUMNS
 
 
 def test_the_sidecar_benchmark_runs_whole(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report.json"
-    code = bench_sidecar.main(["--bundle", str(tiny_bundle), "--out", str(out), "--provider", "cpu", "--smoke"])
+    flags = ["--bundle", str(tiny_bundle), "--best-bundle", str(tiny_bundle), "--out", str(out), "--provider", "cpu", "--smoke"]
+    code = bench_overhead.main(flags)
     shown = capsys.readouterr().out
     assert code == 0, shown
     report = json.loads(out.read_text(encoding="utf-8"))
     assert report["execution_provider"] == "CPUExecutionProvider"
     assert report["stamp"]["command"].endswith("--provider cpu --smoke")
     assert None not in report["ratios"].values()
+    assert report["best_bundle"]["bundle_id"] == report["bundle"]["bundle_id"]
+    assert report["parts"] == ["limit", "ours", "best", "open"]
     rows = {row["name"]: row for row in report["rows"]}
     for name, row in rows.items():
         assert row["failed_rounds"] == 0, name
         assert row["prompts_per_s"][0] > 0, name
-        assert ("server_infer_p50_ms" in row) == name.startswith("ours"), name
+        assert ("server_infer_p50_ms" in row) == name.startswith(("ours", "best")), name
     # Both sides scored the same mix, or their throughput could not be compared.
     mean = report["workload"]["prompt_tokens"]["mean"]
     assert rows["bare_batches_of_8"]["mean_prompt_tokens"][0] == pytest.approx(mean, rel=1e-3)
     assert rows["ours_64_callers"]["mean_prompt_tokens"][0] == pytest.approx(mean, rel=0.2)
     assert "ours: 64 callers" in shown
+    # As many as asked for, more or less: a few dozen Poisson arrivals.
+    rate = 0.01 * report["open_loop_limit_prompts_per_s"]
+    assert rows["ours_open_1"]["prompts_per_s"][0] == pytest.approx(rate, rel=0.9)
 
 
 def test_a_contender_that_cannot_start_says_why(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report.json"
     flags = ["--bundle", str(tiny_bundle), "--out", str(out), "--smoke", "--sidecar-flags", "--workers x"]
-    assert bench_sidecar.main(flags) == 1
+    assert bench_overhead.main(flags) == 1
     assert "sidecar cannot start: --workers is 'x'" in capsys.readouterr().err
     assert not out.exists()
 
@@ -41,12 +47,12 @@ def test_a_contender_that_cannot_start_says_why(tiny_bundle: Path, tmp_path: Pat
 def test_refused_calls_are_failures_in_the_report(tiny_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     flags = ["--bundle", str(tiny_bundle), "--out", str(out), "--provider", "cpu", "--smoke", "--sidecar-flags"]
-    assert bench_sidecar.main([*flags, "--max-prompts-per-call 8"]) == 1
+    assert bench_overhead.main([*flags, "--max-prompts-per-call 8"]) == 1
     report = json.loads(out.read_text(encoding="utf-8"))
     rows = {row["name"]: row for row in report["rows"]}
     assert rows["ours_4_callers_32_prompts"]["failed_calls"].keys() == {"InvalidPromptsError"}
-    assert report["ratios"]["throughput_32_prompt_batches_vs_bare"] is None
-    assert report["ratios"]["throughput_64_callers_vs_bare"] is not None
+    assert report["ratios"]["throughput_batch32_vs_limit"] is None
+    assert report["ratios"]["throughput_64_vs_limit"] is not None
 
 
 def test_the_chain_measures_a_checkpoint(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,5 +87,5 @@ def test_the_latency_part_takes_over_the_ratios(tiny_checkpoint: Path, tmp_path:
     flags = ["--out", str(out), "--checkpoint", str(tiny_checkpoint), "--seconds", "0.1", "--rounds", "1"]
     assert chain.main([*flags, "--only", "latency"]) == 0
     document = json.loads(out.read_text(encoding="utf-8"))
-    assert document["ratios"]["p99_vs_bare_run"] > 0
+    assert document["ratios"]["p99_1_vs_run"] > 0
     assert {"case", "p50_ms", "p99_ms"} <= set(document["latency"][0])

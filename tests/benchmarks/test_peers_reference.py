@@ -8,13 +8,13 @@ import httpx
 import pytest
 from transformers import AutoTokenizer
 
-from benchmarks.bench_sidecar import Settings, Stage
 from benchmarks.cases import PeerCase, ServedCase
 from benchmarks.peers.classifier import Classifier
 from benchmarks.peers.infinity import write_pair_checkpoint
 from benchmarks.peers.reference import make_app
 from benchmarks.peers.registry import PEERS, Peer, PeerError
 from benchmarks.peers.served import ServedPeer
+from benchmarks.stage import Settings, Stage
 from benchmarks.workload import made_up
 from trainer.checkpoint import read_checkpoint
 
@@ -62,7 +62,7 @@ def test_a_stage_measures_a_peer_beside_the_sidecar(
     """
     monkeypatch.setattr(Peer, "python", Path(sys.executable))
     reference = PEERS["reference"]
-    with Stage.open(tiny_bundle, made_up(64, seed=0), SETTINGS, [reference], tiny_checkpoint) as stage:
+    with Stage.open(tiny_bundle, made_up(64, seed=0), SETTINGS, peers=[reference], checkpoint=tiny_checkpoint) as stage:
         assert stage.peer_differences["reference"] < 1e-5
         assert stage.peers["reference"].versions.keys() == set(reference.packages)
         ours = stage.measure(ServedCase("ours", "ours", "tcp", "asyncio", 8), SETTINGS)

@@ -1,0 +1,178 @@
+"""The page's sections about everything but the sidecar's own cost: a real vLLM, the hook, the simulator, a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.page.targets import shown
+from benchmarks.quality.markdown import paragraph, table
+from benchmarks.quoted_vllm import ARM_LABELS
+
+Figures = Mapping[str, Any]
+
+_VLLM = {
+    "per_token_mean_ms": "ms per token: mean",
+    "per_token_p90_ms": "p90",
+    "e2e_mean_s": "end to end, s: mean",
+    "e2e_p50_s": "p50",
+    "e2e_p90_s": "p90",
+    "e2e_p99_s": "p99",
+    "ttft_mean_s": "first token, s: mean",
+    "ttft_p99_s": "p99",
+    "worst_slowdown": "worst slowdown",
+    "output_tokens_per_s": "tokens/s",
+    "preemptions": "preemptions",
+    "waiting_mean": "queue: mean",
+    "waiting_max": "max",
+}
+_VLLM_RATIOS = {
+    "per_token_mean_fcfs_over_ours": "mean latency per token, first come over ours",
+    "oracle_gain_share": "share of the oracle's gain",
+    "p99_ours_over_fcfs": "end-to-end p99, ours over first come",
+    "low_load_loss": "end-to-end mean at 0.3x, loss to first come",
+    "added_latency_share": "time held for a score, share of all time end to end",
+}
+_HOOK = {
+    "gated": "few in flight, nothing asked",
+    "unconnected": "no sidecar",
+    "scored": "scored, one at a time",
+    "scored_32": "scored, 32 at a time",
+    "frozen": "a sidecar that has stopped answering",
+}
+_SIMULATED = ("e2e_mean_s", "e2e_p99_s", "per_token_mean_ms")
+_BY_PRECISION = ("p99_ms_at_1000_per_s", "prompts_per_s_in_batches")
+
+
+def on_vllm(document: Figures | None) -> list[str]:
+    """What order brings on a real engine. A file of before `rows` counts as not measured."""
+    lines = ["## Order on a real vLLM", ""]
+    if document is None or "rows" not in document:
+        return [*lines, "Not in this form yet: [vllm.md](vllm.md) has what was measured before."]
+    measured = [name for name in _VLLM if any(name in row for row in document["rows"])]
+    rows = []
+    for row in document["rows"]:
+        starts = f"{row['starts']} of {row['planned_starts']}"
+        cells = [shown(row[name][0]) if row.get(name) else "" for name in measured]
+        rows.append([load_name(row["load"]), ARM_LABELS.get(row["arm"], row["arm"]), starts, *cells])
+    return [
+        *lines,
+        *paragraph(
+            "Medians over engine starts; load in multiples of what the engine can serve. More, and how: [vllm.md](vllm.md)."
+        ),
+        *("", "![Mean latency per token by load](benchmarks/vllm.svg)", ""),
+        *table(["load", "order", "engine starts", *(_VLLM[name] for name in measured)], rows),
+        *("", *table(["", "load", "ratio", "lowest and highest"], _vllm_ratios(document)), ""),
+        *_stamped("vllm.json", document),
+    ]
+
+
+def load_name(load: str) -> str:
+    """ "1.0" → "1x"; a burst has no rate."""
+    return f"{float(load):g}x" if load.replace(".", "").isdigit() else load
+
+
+def _vllm_ratios(document: Figures) -> list[list[str]]:
+    rows = []
+    ranges = document.get("ratio_ranges") or {}
+    for name, value in document["ratios"].items():
+        by_load = value if isinstance(value, Mapping) else {"": value}
+        for load, ratio in by_load.items():
+            span = ranges.get(name)
+            span = span.get(load) if isinstance(span, Mapping) else span
+            cells = ["not measured" if ratio is None else shown(ratio), " to ".join(map(shown, span)) if span else ""]
+            rows.append([_VLLM_RATIOS.get(name, f"`{name}`"), load_name(load), *cells])
+    return rows
+
+
+def hook(document: Figures | None) -> list[str]:
+    """What a vLLM request waits for the whole hook."""
+    lines = ["## The hook, as a request sees it", ""]
+    if document is None:
+        return [*lines, "Not measured yet: `make bench-hook`."]
+    rows = {row["name"]: row for row in document["rows"]}
+    cells = [
+        [
+            label,
+            *(
+                shown(rows[name][figure][0]) if figure in rows[name] else ""
+                for figure in ("wall_p50_us", "wall_p99_us", "cpu_us")
+            ),
+        ]
+        for name, label in _HOOK.items()
+        if name in rows
+    ]
+    return [
+        *lines,
+        *paragraph(
+            "From the middleware's call to its return, in vLLM's environment, for a request of 1 kB and a ranker that answers at once, in "
+            "microseconds; the time holds the round trip, the CPU is the hook's process alone."
+        ),
+        *("", *table(["", "p50 µs", "p99 µs", "CPU µs"], cells), ""),
+        *_stamped("hook.json", document),
+    ]
+
+
+def simulated(document: Figures | None) -> list[str]:
+    """A few lines; the rest is on a page of its own."""
+    lines = ["## Simulated", ""]
+    if document is None:
+        return [*lines, "Not simulated yet: `make simulate`."]
+    rows = []
+    for workload, found in document["studies"].get("orders", {"workloads": {}})["workloads"].items():
+        for row in found["rows"]:
+            if row["order"] == "ageing":
+                ratios = row["ratios_to_first_come"]
+                rows.append([workload, f"{row['offered_load']:g}x", *(f"{ratios[name]:.2f}" for name in _SIMULATED)])
+    return [
+        *lines,
+        *paragraph(
+            "Nothing here is measured. Other traffic on another engine, the hook's default policy with a simulated ranker, as ratios to "
+            "first come, first served. Everything else, and how far the simulator is off the real runs: [simulator.md](simulator.md)."
+        ),
+        *("", *table(["traffic", "load", "end to end: mean", "p99", "per token: mean"], rows)),
+    ]
+
+
+def on_gpu(document: Figures | None) -> list[str]:
+    """Headline figures of gpu.json, where there is one."""
+    lines = ["## On a GPU", ""]
+    if document is None:
+        return [*lines, "Not measured."]
+    precisions = list(dict.fromkeys(precision for name in _BY_PRECISION for precision in document.get(name, {})))
+    rows = [[each, *(_value(document.get(name, {}).get(each)) for name in _BY_PRECISION)] for each in precisions]
+    targets = [
+        [
+            f"`{row['figure']}`",
+            f"{row['target']:,g}",
+            _value(row["value"]),
+            row["precision"] or "",
+            "yes" if row["met"] else "no",
+        ]
+        for row in document.get("targets", ())
+    ]
+    failed = [f"- Failed: {what}: {why}" for reasons in document.get("failed", {}).values() for what, why in reasons.items()]
+    missing = [f"- Not on this machine: {what}: {why}" for what, why in document.get("not_on_this_machine", {}).items()]
+    return [
+        *lines,
+        *paragraph(f"On {', '.join(document['stamp']['machine']['gpus']) or document.get('provider', 'no GPU')}."),
+        *("", *(f"- {note}" for note in document.get("notes", ())), ""),
+        *table(["precision", "one prompt each, 1,000/s: p99 ms", "prompts/s in batches"], rows),
+        *("", *table(["", "target", "best", "precision", "met"], targets), ""),
+        *(*failed, *missing, *([""] if failed or missing else [])),
+        *_stamped("gpu.json", document),
+    ]
+
+
+def _value(value: float | None) -> str:
+    return "" if value is None else shown(value)
+
+
+def _stamped(name: str, document: Figures) -> list[str]:
+    link = f"[{name}](../benchmarks/results/{name})"
+    stamp = document.get("stamp")
+    if not stamp:
+        return [f"{link} has machine, versions, commits and commands."]
+    return paragraph(
+        f"{link}: {stamp['machine']['cpu_model']}, commit {stamp['commit'][:12]}, {stamp['date'][:10]}, `{stamp['command']}`."
+    )

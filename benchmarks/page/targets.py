@@ -1,0 +1,57 @@
+"""What bench_overhead is to reach, and whether it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """name: in `ratios` of overhead.json. bound: to reach, or not to exceed where at_most."""
+
+    name: str
+    what: str
+    bound: float
+    at_most: bool = False
+
+    def is_met(self, value: float) -> bool:
+        return value <= self.bound if self.at_most else value >= self.bound
+
+
+TARGETS = (
+    Target("throughput_64_vs_limit", "64 callers, one prompt each: throughput / limit", 0.92),
+    Target("throughput_batch32_vs_limit", "4 callers, 32 prompts each: throughput / limit", 0.97),
+    Target("p50_1_vs_limit", "one caller: p50 / bare session, tokenisation included", 1.2, at_most=True),
+    Target("lowest_throughput_vs_unbatched", "8, 64 or 256 callers, the lowest: throughput / unbatched bare session", 1.0),
+    Target("throughput_64_vs_reference", "64 callers: throughput / reference-style server, both fp32", 4.0),
+    Target("p99_64_vs_reference", "64 callers: p99 / reference-style server, both fp32", 0.1, at_most=True),
+    Target("best_throughput_64_vs_reference", "the same with the best bundle: throughput", 12.0),
+    Target("best_p99_64_vs_reference", "the same with the best bundle: p99", 0.1, at_most=True),
+    Target("best_tau_loss", "what the best bundle loses of tau-b", 0.005, at_most=True),
+    Target("cheap_p50_ms", "n-gram tier over a stream, one caller: p50 in ms", 0.3, at_most=True),
+)
+
+
+def target_rows(document: Figures) -> list[list[str]]:
+    """Of those that were measured or failed: what, median, range, target, whether it is met."""
+    rows = []
+    for target in TARGETS:
+        if target.name not in document["ratios"]:
+            continue
+        value, span = document["ratios"][target.name], document["ratio_ranges"][target.name]
+        wanted = f"{'≤' if target.at_most else '≥'} {target.bound:g}"
+        if value is None:
+            rows.append([target.what, "failed", "", wanted, "no"])
+        else:
+            low, high = map(shown, span)
+            rows.append([target.what, shown(value), f"{low} to {high}", wanted, "yes" if target.is_met(value) else "no"])
+    return rows
+
+
+def shown(value: float) -> str:
+    """Three digits, more for what is large."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,0 +1,73 @@
+"""Sections → the page, and its plots beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.page.overhead import overhead
+from benchmarks.page.plots import PLOTS
+from benchmarks.page.serving import hook, on_gpu, on_vllm, simulated
+from benchmarks.stamp import REPOSITORY
+
+PAGE = REPOSITORY / "docs" / "benchmarks.md"
+
+_HEAD = """# Benchmarks
+
+<!-- Written by `python -m benchmarks.quoted` from benchmarks/results. Do not edit. -->
+
+What the sidecar costs beside its physical limit and beside other servers of the same weights, and what the order of requests brings.
+How well prompts are ranked is on a page of its own: [quality.md](quality.md). Overload and soak are in [operations.md](operations.md).
+
+Times are those of the machines named; ratios are taken within one run and carry over better."""
+
+_RERUN = """## How to rerun
+
+    make bench-overhead    # overhead.json: twenty minutes on two cores, after the environments of the other servers are made
+    make bench-hook        # hook.json
+    make bench-vllm DATA=file    # vllm.json: a file with prompt and response_tokens
+    make simulate DATA=folder    # simulator.json
+    python -m benchmarks.quoted    # this page and the figures in other documents, from the JSON that is there
+
+`BENCH_FLAGS` goes to `bench_overhead`: `--parts limit,ours` leaves things out, `--peers mosec,reference` and `--peers none` choose other
+servers, `--seconds` and `--rounds` say how long. The machine should have nothing else to do; the report says when it had."""
+
+_NOT_MEASURED = """## What was not measured
+
+- Callers on another machine: callers and servers share the cores, and there is no network between them.
+- Other servers tuned by their authors. Each runs with its defaults but for what its file under `benchmarks/peers` says and why, and in
+  fp32, as the weights are published; an int8 or ONNX path of theirs may be faster.
+- Other prompts than made-up ones of 26 tokens on average, and other encoders than the shipped one.
+- TLS and tokens; many rankers in one process; large machines with many cores."""
+
+
+def page(results: Mapping[str, Any]) -> str:
+    """The whole page. results: by the name of the file."""
+    sections = [
+        overhead(results.get("overhead")),
+        hook(results.get("hook")),
+        on_vllm(results.get("vllm")),
+        simulated(results.get("simulator")),
+        on_gpu(results.get("gpu")),
+    ]
+    text = "\n\n".join([_HEAD, *("\n".join(lines).rstrip() for lines in sections), _RERUN, _NOT_MEASURED]) + "\n"
+    # Parts that are missing leave blank lines, and links to plots that are not drawn.
+    drawn = {name for name, plot in PLOTS.items() if plot(results) is not None}
+    for name in set(PLOTS) - drawn:
+        text = re.sub(rf"!\[[^\]]*\]\(benchmarks/{name}\.svg\)\n", "", text)
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def write(results: Mapping[str, Any], out: Path = PAGE) -> None:
+    """The page and its plots; a plot that has nothing to show is removed."""
+    plots = out.with_suffix("")
+    plots.mkdir(parents=True, exist_ok=True)
+    out.write_text(page(results), encoding="utf-8")
+    for name, plot in PLOTS.items():
+        text, path = plot(results), plots / f"{name}.svg"
+        if text is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(text, encoding="utf-8")
