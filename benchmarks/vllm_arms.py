@@ -10,11 +10,6 @@ SHORT_WINDOW_MS = 5_000
 """Of the arm `ours-5s`: short against the waits of this benchmark, so that the bound of ageing shows."""
 
 
-PATIENT = {"deadline_ms": "10000", "max_asks": "4096"}
-_PATIENCE = "a hook that holds a request up to 10 s and asks about all of them at once: for bursts"
-"""A server that gets thousands of requests at once takes seconds to read them: no answer comes within the usual deadline."""
-
-
 @dataclass(frozen=True, slots=True)
 class Arm:
     """hook: settings beside the common ones, by name. ranker: who answers the hook."""
@@ -48,8 +43,6 @@ ARMS = (
         "sidecar",
         {"window_ms": str(SHORT_WINDOW_MS)},
     ),
-    Arm("ours-patient", f"the shipped ranker, with {_PATIENCE}", "sidecar", PATIENT),
-    Arm("oracle-patient", f"the recorded lengths themselves, with {_PATIENCE}", "oracle", PATIENT),
     Arm("oracle-shortest", "the recorded lengths, shortest first, without ageing: no bound", "oracle", {"policy": "shortest"}),
 )
 
