@@ -172,7 +172,7 @@ def test_vllm_and_gpu_have_their_sections() -> None:
     assert "| burst | recorded lengths (oracle) | 2 of 3 | 33 | 9.5 |" in text
     assert "| mean latency per token, first come over ours | 1x | 1.75 | 1.7 to 1.8 |" in text
     assert "| mean latency per token, first come over ours | burst | not measured | |" in text
-    assert "| loss at low load | | 0.01 | |" in text
+    assert "| end-to-end mean at 0.3x, loss to first come | | 0.01 | |" in text
     assert "| fp16 | 1.5 | 61,234 |" in text
     assert "| `p99_ms_at_1000_per_s` | 2 | 1.5 | fp16 | yes |" in text
     assert "- Failed: fp16: no library" in text
