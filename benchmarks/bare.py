@@ -79,6 +79,8 @@ class Bare:
 
         def one_call() -> Call:
             text, tokenized = next(pairs)
+            if job.pause_s:
+                time.sleep(job.pause_s)
             began_s = time.monotonic()
             batch = self._tokenizer.encode([text]) if job.tokenize else [tokenized]
             scorer.score(batch)

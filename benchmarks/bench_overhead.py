@@ -185,7 +185,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ratios = ratios_of({row.name: row for row in rows}, [peer.name for peer in contenders.peers])
     print("\n".join([*rows_table(rows), "", *ratios_table(ratios), "", *report["notes"]]))
     print(f"{report['execution_provider']}, {stamp.machine.cpu_model}, {stamp.machine.allotted_cores} cores → {flags.out}")
-    own = [row for row in rows if row.name.startswith(("bare", "ours", "best")) and not row.name.startswith("ours_open")]
+    own = [
+        row
+        for row in rows
+        if row.name.startswith(("bare", "ours", "unbatched", "best")) and not row.name.startswith("ours_open")
+    ]
     return 1 if any(row.failures or not row.clean_rounds for row in own) or None in ratios.values() else 0
 
 

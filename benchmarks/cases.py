@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from benchmarks.jobs import AloneJob, AroundJob, FullTiltJob
+from benchmarks.jobs import AloneJob, AroundJob, EchoJob, FullTiltJob
 
 PARTS = ("limit", "ours", "peers", "best", "open")
 """limit: the bare session. ours: the sidecar. peers: other servers, and the sidecar called as they are. best: the sidecar on another
@@ -22,6 +22,9 @@ BARE_SHARE = 0.25
 
 TABLE_SHARE = 0.4
 """Of a case's seconds for those that no named ratio rests on."""
+
+PAUSE_S = 0.0015
+"""About what passes between two calls of a closed loop while no model runs. A session that idles so long is slower for it: caches."""
 
 OPEN_SHARE = 0.75
 
@@ -44,15 +47,25 @@ class BareCase:
 
 
 @dataclass(frozen=True, slots=True)
+class EchoCase:
+    """gRPC with nothing behind it."""
+
+    name: str
+    what: str
+    job: EchoJob
+
+
+@dataclass(frozen=True, slots=True)
 class ServedCase:
-    """A case of a sidecar. over: which of the sidecars. via, callers, prompts_per_call, ngram: as in CallsJob.
+    """A case of a sidecar. over: which of the sidecars; unbatched runs each prompt alone. via, callers, prompts_per_call, ngram: as in
+    CallsJob.
 
     share: of a case's seconds. load: of the limit's throughput, in an open loop without `callers`; 0: a closed loop.
     """
 
     name: str
     what: str
-    over: Literal["unix", "tcp", "best"]
+    over: Literal["unix", "tcp", "best", "unbatched"]
     via: Literal["sync", "asyncio", "stream"]
     callers: int
     prompts_per_call: int = 1
@@ -74,7 +87,7 @@ class PeerCase:
     load: float = 0.0
 
 
-Case = BareCase | ServedCase | PeerCase
+Case = BareCase | EchoCase | ServedCase | PeerCase
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +151,7 @@ def _limit(seconds: float, batch_sizes: Sequence[int]) -> tuple[list[Case], list
             AroundJob(short_s, "tokenise", GROUP_PROMPTS),
         ),
         BareCase("bare_serialize", "bare: serialise request and reply of one prompt", AroundJob(short_s, "serialise", 1)),
+        EchoCase("bare_grpc_stream", "bare: a gRPC stream, one prompt there and back", EchoJob(short_s)),
     ]
     alone: list[Case] = [
         BareCase("bare_run", "bare: run, batch 1", AloneJob(short_s, tokenize=False, cores="one")),
@@ -145,6 +159,11 @@ def _limit(seconds: float, batch_sizes: Sequence[int]) -> tuple[list[Case], list
             "bare_tokenize_and_run_all_cores",
             "bare: tokenise + run, batch 1, all cores",
             AloneJob(short_s, tokenize=True, cores="all"),
+        ),
+        BareCase(
+            "bare_tokenize_and_run_paused",
+            f"bare: tokenise + run, batch 1, {PAUSE_S * 1e3:g} ms idle before each",
+            AloneJob(short_s, tokenize=True, cores="one", pause_s=PAUSE_S),
         ),
         BareCase("bare_tokenize_and_run", "bare: tokenise + run, batch 1", AloneJob(seconds, tokenize=True, cores="one")),
     ]
@@ -175,11 +194,11 @@ def _ours() -> tuple[list[Case], list[Case], list[Case]]:
         ServedCase("ours_stream_1_item", "ours: one stream, 1 item", "unix", "stream", 1, share=TABLE_SHARE),
     ]
     many: list[Case] = [
-        ServedCase("ours_64_callers", "ours: 64 callers", "unix", "asyncio", 64),
+        *_with_and_without_batches(64, share=1.0),
         ServedCase("ours_4_callers_32_prompts", "ours: 4 callers x 32 prompts", "unix", "asyncio", 4, GROUP_PROMPTS),
         ServedCase("ours_stream_64_items", "ours: one stream, 64 items", "unix", "stream", 64),
-        ServedCase("ours_8_callers", "ours: 8 callers", "unix", "asyncio", 8, share=TABLE_SHARE),
-        ServedCase("ours_256_callers", "ours: 256 callers", "unix", "asyncio", 256, share=TABLE_SHARE),
+        *_with_and_without_batches(8, share=TABLE_SHARE),
+        *_with_and_without_batches(256, share=TABLE_SHARE),
         ServedCase("ours_4_callers_8_prompts", "ours: 4 callers x 8 prompts", "unix", "asyncio", 4, 8, share=TABLE_SHARE),
         ServedCase("ours_4_callers_128_prompts", "ours: 4 callers x 128 prompts", "unix", "asyncio", 4, 128),
     ]
@@ -197,6 +216,12 @@ def _ours() -> tuple[list[Case], list[Case], list[Case]]:
         ),
     ]
     return one, many, ngram
+
+
+def _with_and_without_batches(callers: int, share: float) -> list[Case]:
+    batched = ServedCase(f"ours_{callers}_callers", f"ours: {callers} callers", "unix", "asyncio", callers, share=share)
+    name, what = f"unbatched_{callers}_callers", f"ours, each prompt alone: {callers} callers"
+    return [batched, replace(batched, name=name, what=what, over="unbatched", share=TABLE_SHARE)]
 
 
 def _beside_peers(peers: Sequence[str], *, has_best: bool) -> list[Case]:

@@ -22,11 +22,15 @@ GRACE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class AloneJob:
-    """Bare: score one prompt after the other on one thread. cores: that one run may use. tokenize: from text, not from ids."""
+    """Bare: score one prompt after the other on one thread. cores: that one run may use. tokenize: from text, not from ids.
+
+    pause_s: idle between two, outside the times.
+    """
 
     seconds: float
     tokenize: bool
     cores: Literal["one", "all"]
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +96,17 @@ class HttpJob:
     calls_per_s: float = 0.0
 
 
-Job = AloneJob | FullTiltJob | AroundJob | CallsJob | HttpJob
-_KINDS: Mapping[str, type[Job]] = {kind.__name__: kind for kind in (AloneJob, FullTiltJob, AroundJob, CallsJob, HttpJob)}
+@dataclass(frozen=True, slots=True)
+class EchoJob:
+    """gRPC alone: the bytes of one request there and back on a stream, one after the other. See benchmarks.echo."""
+
+    seconds: float
+
+
+Job = AloneJob | FullTiltJob | AroundJob | CallsJob | HttpJob | EchoJob
+_KINDS: Mapping[str, type[Job]] = {
+    kind.__name__: kind for kind in (AloneJob, FullTiltJob, AroundJob, CallsJob, HttpJob, EchoJob)
+}
 
 
 class Contender:

@@ -8,7 +8,7 @@ from benchmarks.measurement import Row, Spread, best, ratio
 REFERENCE = OPEN_PEER
 
 UNBATCHED_CALLERS = ("8", "64", "256")
-"""As many as there are cores and more: fewer cannot keep all of them busy."""
+"""More than one at a time, or there is nothing to put together."""
 
 _SHORT = {"p50": "p50_ms", "p99": "p99_ms", "throughput": "prompts_per_s", "cpu": "scorer_cpu_s_per_1000_prompts"}
 
@@ -65,10 +65,13 @@ def _by_the_limit() -> dict[str, tuple[str, str, str]]:
             f"{figure}_1_vs_run": ("ours_1_caller", "bare_run", f"{figure}_ms"),
         }
     wanted["p50_1_vs_limit_all_cores"] = ("ours_1_caller", "bare_tokenize_and_run_all_cores", "p50_ms")
-    # One caller keeps one core busy, and a session that tokenises nothing beforehand is what it replaces.
-    wanted["throughput_1_vs_unbatched"] = ("ours_1_caller", "bare_tokenize_and_run", "prompts_per_s")
+    # The floor of the cheap tier, and what one caller's pauses alone make of the bare session.
+    wanted["cheap_p50_vs_grpc"] = ("ours_ngram_stream_1_item", "bare_grpc_stream", "p50_ms")
+    wanted["p50_1_vs_limit_paused"] = ("ours_1_caller", "bare_tokenize_and_run_paused", "p50_ms")
     for callers in UNBATCHED_CALLERS:
-        wanted[f"throughput_{callers}_vs_unbatched"] = (f"ours_{callers}_callers", "bare_batches_of_1", "prompts_per_s")
+        ours, alone = f"ours_{callers}_callers", f"unbatched_{callers}_callers"
+        wanted[f"throughput_{callers}_vs_unbatched"] = (ours, alone, "prompts_per_s")
+        wanted[f"throughput_{callers}_vs_unbatched_session"] = (ours, "bare_batches_of_1", "prompts_per_s")
     return wanted
 
 

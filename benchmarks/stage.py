@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.cases import BareCase, Case, PeerCase, ServedCase
+from benchmarks.cases import BareCase, Case, EchoCase, PeerCase, ServedCase
 from benchmarks.jobs import CallsJob, Contender, HttpJob
 from benchmarks.measurement import Measurement, measure
 from benchmarks.peers.registry import Peer
@@ -21,6 +21,9 @@ from benchmarks.workload import Workload
 
 WARM_UP_SHARE, MAX_WARM_UP_S = 0.2, 2.0
 """Of a case's seconds: long enough for connections to open and a queue to form."""
+
+ALONE = ("--max-batch-prompts", "1")
+"""Flags of a sidecar that puts nothing together."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,13 +39,16 @@ class Settings:
 
 
 class Stage:
-    """All contenders, started and ready. peers: by name, paused, and how far their scores are from the bundle's.
+    """All contenders, started and ready. peers: by name, paused, and how far their scores are from the bundle's. echo: gRPC alone.
 
     limit_per_s: what open loops are fractions of, in prompts per second; to be set before the first of them.
     """
 
-    def __init__(self, bare: Contender, callers: Sequence[Contender], sidecars: Mapping[str, ServedSidecar]) -> None:
+    def __init__(
+        self, bare: Contender, echo: Contender, callers: Sequence[Contender], sidecars: Mapping[str, ServedSidecar]
+    ) -> None:
         self.bare = bare
+        self.echo = echo
         self.callers = callers
         self.sidecars = sidecars
         self.http_callers: list[Contender] = []
@@ -80,19 +86,24 @@ class Stage:
                 environment = {"TOKENIZERS_PARALLELISM": "false"}
                 return Contender(stack.enter_context(LineProcess(command, merge_stderr=False, environment=environment)))
 
-            served = {"unix": (bundle, f"unix:{folder / 'pars.sock'}"), "tcp": (bundle, "127.0.0.1:0")}
+            served: dict[str, tuple[Path, str, tuple[str, ...]]] = {
+                "unix": (bundle, f"unix:{folder / 'pars.sock'}", ()),
+                "tcp": (bundle, "127.0.0.1:0", ()),
+                "unbatched": (bundle, f"unix:{folder / 'unbatched.sock'}", ALONE),
+            }
             if best_bundle is not None:
-                served["best"] = (best_bundle, "127.0.0.1:0")
+                served["best"] = (best_bundle, "127.0.0.1:0", ())
             sidecars = {}
-            for over, (its_bundle, address) in served.items():
-                sidecars[over] = ServedSidecar(its_bundle, address, settings.provider, settings.sidecar_flags)
+            for over, (its_bundle, address, flags) in served.items():
+                sidecars[over] = ServedSidecar(its_bundle, address, settings.provider, (*settings.sidecar_flags, *flags))
                 stack.callback(sidecars[over].process.close)
             bare = contender("benchmarks.bare", "--bundle", str(bundle.resolve()), "--provider", settings.provider)
+            echo = contender("benchmarks.echo")
             callers = [contender("benchmarks.caller") for _ in range(settings.caller_processes)]
             providers = {bare.about["execution_provider"], *(each.execution_provider for each in sidecars.values())}
             if len(providers) > 1:
                 raise ProcessError(f"the contenders run on different providers: {', '.join(sorted(providers))}")
-            stage = cls(bare, callers, sidecars)
+            stage = cls(bare, echo, callers, sidecars)
             if peers and checkpoint is not None:
                 stage.http_callers = [contender("benchmarks.peers.caller") for _ in range(settings.caller_processes)]
                 for peer in peers:
@@ -112,6 +123,9 @@ class Stage:
         if isinstance(case, BareCase):
             self.bare.give(case.job)
             return measure([self.bare.take(case.job.seconds)])
+        if isinstance(case, EchoCase):
+            self.echo.give(case.job)
+            return measure([self.echo.take(case.job.seconds)])
         if isinstance(case, ServedCase):
             return self._measure_served(case, settings, self.callers, self.sidecars[case.over].process)
         peer = self.peers[case.peer]

@@ -75,7 +75,7 @@ def _limit(document: Figures, rows: Mapping[str, Figures]) -> list[str]:
 
 
 def _ours(document: Figures, rows: Mapping[str, Figures]) -> list[str]:
-    names = [name for name in rows if name.startswith("ours") and not name.startswith(("ours_tcp", "ours_open"))]
+    names = [name for name in rows if name.startswith(("ours", "unbatched")) and not name.startswith(("ours_tcp", "ours_open"))]
     if not names:
         return []
     lines = ["", "### The sidecar", "", *paragraph("One fp32 bundle, unless it says otherwise over a unix socket.")]

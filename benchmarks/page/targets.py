@@ -26,7 +26,7 @@ TARGETS = (
     Target("throughput_64_vs_limit", "64 callers, one prompt each: throughput / limit", 0.92),
     Target("throughput_batch32_vs_limit", "4 callers, 32 prompts each: throughput / limit", 0.97),
     Target("p50_1_vs_limit", "one caller: p50 / bare session, tokenisation included", 1.2, at_most=True),
-    Target("lowest_throughput_vs_unbatched", "8, 64 or 256 callers, the lowest: throughput / unbatched bare session", 1.0),
+    Target("lowest_throughput_vs_unbatched", "8, 64 or 256 callers, the lowest: throughput / the same, each prompt alone", 1.0),
     Target("throughput_64_vs_reference", "64 callers: throughput / reference-style server, both fp32", 4.0),
     Target("p99_64_vs_reference", "64 callers: p99 / reference-style server, both fp32", 0.1, at_most=True),
     Target("best_throughput_64_vs_reference", "the same with the best bundle: throughput", 12.0),
