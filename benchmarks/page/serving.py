@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.page.targets import shown
+from benchmarks.page.targets import shown, target_rows_on_vllm
 from benchmarks.quality.markdown import paragraph, table
 from benchmarks.quoted_vllm import ARM_LABELS
 
@@ -25,13 +25,6 @@ _VLLM = {
     "preemptions": "preemptions",
     "waiting_mean": "queue: mean",
     "waiting_max": "max",
-}
-_VLLM_RATIOS = {
-    "per_token_mean_fcfs_over_ours": "mean latency per token, first come over ours",
-    "oracle_gain_share": "share of the oracle's gain",
-    "p99_ours_over_fcfs": "end-to-end p99, ours over first come",
-    "low_load_loss": "end-to-end mean at 0.3x, loss to first come",
-    "added_latency_share": "time held for a score, share of all time end to end",
 }
 _HOOK = {
     "gated": "few in flight, nothing asked",
@@ -62,27 +55,20 @@ def on_vllm(document: Figures | None) -> list[str]:
         ),
         *("", "![Mean latency per token by load](benchmarks/vllm.svg)", ""),
         *table(["load", "order", "engine starts", *(_VLLM[name] for name in measured)], rows),
-        *("", *table(["", "load", "ratio", "lowest and highest"], _vllm_ratios(document)), ""),
+        "",
+        *table(["", "load", "", "lowest and highest", "target", "met"], _with_names(target_rows_on_vllm(document))),
+        "",
         *_stamped("vllm.json", document),
     ]
+
+
+def _with_names(rows: list[list[str]]) -> list[list[str]]:
+    return [[what, load_name(load), *cells] for what, load, *cells in rows]
 
 
 def load_name(load: str) -> str:
     """ "1.0" → "1x"; a burst has no rate."""
     return f"{float(load):g}x" if load.replace(".", "").isdigit() else load
-
-
-def _vllm_ratios(document: Figures) -> list[list[str]]:
-    rows = []
-    ranges = document.get("ratio_ranges") or {}
-    for name, value in document["ratios"].items():
-        by_load = value if isinstance(value, Mapping) else {"": value}
-        for load, ratio in by_load.items():
-            span = ranges.get(name)
-            span = span.get(load) if isinstance(span, Mapping) else span
-            cells = ["not measured" if ratio is None else shown(ratio), " to ".join(map(shown, span)) if span else ""]
-            rows.append([_VLLM_RATIOS.get(name, f"`{name}`"), load_name(load), *cells])
-    return rows
 
 
 def hook(document: Figures | None) -> list[str]:

@@ -1,8 +1,8 @@
-"""What bench_overhead is to reach, and whether it does."""
+"""What bench_overhead and bench_vllm are to reach, and whether they do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,15 @@ TARGETS = (
     Target("cheap_p50_ms", "n-gram tier over a stream, one caller: p50 in ms", 0.3, at_most=True),
 )
 
+ON_VLLM = (
+    Target("per_token_mean_fcfs_over_ours", "mean latency per token, first come over ours", 2.0),
+    Target("oracle_gain_share", "share of the oracle's gain", 0.9),
+    Target("p99_over_bound", "end-to-end p99 above first come, in bounds of the policy", 1.0, at_most=True),
+    Target("low_load_loss", "end-to-end mean at 0.3x, loss to first come", 0.01, at_most=True),
+    Target("added_latency_share", "time held for a score, share of all time end to end", 0.01, at_most=True),
+)
+"""The same of bench_vllm, where a figure has a value for each load."""
+
 
 def target_rows(document: Figures) -> list[list[str]]:
     """Of those that were measured or failed: what, median, range, target, whether it is met."""
@@ -50,6 +59,26 @@ def target_rows(document: Figures) -> list[list[str]]:
             low, high = map(shown, span)
             rows.append([target.what, shown(value), f"{low} to {high}", wanted, "yes" if target.is_met(value) else "no"])
     return rows
+
+
+def target_rows_on_vllm(document: Figures) -> list[list[str]]:
+    """For each load: what, load, median, range, target, whether it is met. None where nothing was measured."""
+    rows = []
+    for target in ON_VLLM:
+        for load, (value, span) in _by_load(document, target.name).items():
+            wanted = f"{'≤' if target.at_most else '≥'} {target.bound:g}"
+            met = "" if value is None else "yes" if target.is_met(value) else "no"
+            measured = "not measured" if value is None else shown(value)
+            rows.append([target.what, load, measured, " to ".join(map(shown, span or ())), wanted, met])
+    return rows
+
+
+def _by_load(document: Figures, name: str) -> dict[str, tuple[float | None, Sequence[float] | None]]:
+    if name in document["ratios"]:
+        value, span = document["ratios"][name], document["ratio_ranges"][name]
+        return {load: (value[load], span[load]) for load in value} if isinstance(value, Mapping) else {"0.3": (value, span)}
+    ours = [row for row in document["rows"] if row["arm"] == "ours" and name in row]
+    return {row["load"]: (row[name][0], row[name][1:]) for row in ours}
 
 
 def shown(value: float) -> str:

@@ -77,12 +77,12 @@ def vllm_row(arm: str, load: str, per_token_ms: float) -> dict[str, Any]:
 VLLM = {
     "rows": [
         vllm_row("equal", "1.0", 77.0),
-        vllm_row("ours", "1.0", 44.0),
+        vllm_row("ours", "1.0", 44.0) | {"p99_over_bound": [0.4, 0.2, 1.2]},
         vllm_row("equal", "burst", 88.0),
         vllm_row("oracle", "burst", 33.0),
     ],
     "ratios": {"per_token_mean_fcfs_over_ours": {"1.0": 1.75, "burst": None}, "low_load_loss": 0.01},
-    "ratio_ranges": {"per_token_mean_fcfs_over_ours": {"1.0": [1.7, 1.8], "burst": None}},
+    "ratio_ranges": {"per_token_mean_fcfs_over_ours": {"1.0": [1.7, 1.8], "burst": None}, "low_load_loss": [0.0, 0.02]},
     "stamp": STAMP,
 }
 GPU = {
@@ -170,9 +170,10 @@ def test_vllm_and_gpu_have_their_sections() -> None:
     assert "| load | order | engine starts | ms per token: mean | p99 |" in text
     assert "| 1x | ours | 2 of 3 | 44 | 9.5 |" in text
     assert "| burst | recorded lengths (oracle) | 2 of 3 | 33 | 9.5 |" in text
-    assert "| mean latency per token, first come over ours | 1x | 1.75 | 1.7 to 1.8 |" in text
-    assert "| mean latency per token, first come over ours | burst | not measured | |" in text
-    assert "| end-to-end mean at 0.3x, loss to first come | | 0.01 | |" in text
+    assert "| mean latency per token, first come over ours | 1x | 1.75 | 1.7 to 1.8 | ≥ 2 | no |" in text
+    assert "| mean latency per token, first come over ours | burst | not measured | | ≥ 2 | |" in text
+    assert "| end-to-end p99 above first come, in bounds of the policy | 1x | 0.4 | 0.2 to 1.2 | ≤ 1 | yes |" in text
+    assert "| end-to-end mean at 0.3x, loss to first come | 0.3x | 0.01 | 0 to 0.02 | ≤ 0.01 | yes |" in text
     assert "| fp16 | 1.5 | 61,234 |" in text
     assert "| `p99_ms_at_1000_per_s` | 2 | 1.5 | fp16 | yes |" in text
     assert "- Failed: fp16: no library" in text
