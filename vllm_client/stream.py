@@ -167,7 +167,7 @@ class ScoreStream:
         item_id = next(self._ids)
         self.unheard += 1
         self._waiting[item_id] = item
-        self._unsent[item_id] = ranker_pb2.ScoreStreamRequest(id=item_id, request=request, timeout_ms=item.left_ms())
+        self._unsent[item_id] = ranker_pb2.ScoreStreamRequest(id=item_id, request=request)
         self._something_unsent.set()
         try:
             outcome = await item.outcome()
@@ -198,16 +198,22 @@ class ScoreStream:
         items = iter(self._unsent.values())
         message = next(items)
         message.takes_more = True
+        self._say_what_is_left(message)
         taken, size = [message.id], message.ByteSize()
         for item in items if self._server_takes_more else ():
             size += item.ByteSize()
             if len(taken) == ITEMS_PER_MESSAGE or size > MESSAGE_BYTES:
                 break
             taken.append(item.id)
+            self._say_what_is_left(item)
         message.more.extend([self._unsent[item_id] for item_id in taken[1:]])
         for item_id in taken:
             del self._unsent[item_id]
         return message
+
+    def _say_what_is_left(self, item: ranker_pb2.ScoreStreamRequest) -> None:
+        # Only now: where many wait to be sent, some have waited for most of their time.
+        item.timeout_ms = self._waiting[item.id].left_ms()
 
     async def _read(self) -> None:
         why = "its reader failed"

@@ -1,6 +1,7 @@
 """Which items a ScoreStream puts into one message, and that replies in one message find their callers."""
 
 import asyncio
+import time
 
 import pytest
 from scripted_ranker import ManualStream, score_reply
@@ -91,3 +92,15 @@ async def test_a_message_has_bounds(client, server, prompts, sizes):
             for item in (message, *message.more):
                 server.outbox.put(reply_to(item))
         assert [batch.scores[0].score for batch in await asyncio.gather(*tasks)] == [len(prompt) for prompt in prompts]
+
+
+async def test_the_server_is_told_what_is_left_when_an_item_is_sent(client, server):
+    async with client.stream() as stream:
+        await until_it_knows(stream, server, takes_more=True)
+        tasks = await ask(stream, "a", "b")
+        time.sleep(0.2)  # noqa: ASYNC251 - the caller's own loop is busy before the writer gets its turn
+        message = await received(server)
+        for item in (message, *message.more):
+            assert 0 < item.timeout_ms <= 20_000 - 200
+            server.outbox.put(reply_to(item))
+        await asyncio.gather(*tasks)
