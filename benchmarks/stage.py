@@ -125,7 +125,8 @@ class Stage:
             return measure([self.bare.take(case.job.seconds)])
         if isinstance(case, EchoCase):
             self.echo.give(case.job)
-            return measure([self.echo.take(case.job.seconds)])
+            # Its client's CPU says nothing of a server's.
+            return dataclasses.replace(measure([self.echo.take(case.job.seconds)]), scorer_cpu_s_per_1000_prompts=None)
         if isinstance(case, ServedCase):
             return self._measure_served(case, settings, self.callers, self.sidecars[case.over].process)
         peer = self.peers[case.peer]

@@ -7,8 +7,8 @@ from benchmarks.measurement import percentile
 from benchmarks.vllm_requests import KEPT, result_of
 
 STEP_P50_WITHIN, STEP_P99_ABOVE = 0.05, 0.5
-"""A run is clean when no request failed and the padding held: the median step is within 5% of what steps are padded to, and the 99th
-percentile at most 50% above. Stated before any run was made; what misses it was a machine too busy to say anything."""
+"""A run is clean when no request failed and the padding held: of the responses' mean steps the median is within 5% of what steps are padded
+to, and the 99th percentile at most 50% above. Stated before any run was made; what misses it was a machine too busy to say anything."""
 
 Figures = Mapping[str, Any]
 
@@ -57,8 +57,8 @@ def figures_of(result: Mapping[str, Any]) -> dict[str, Any]:
     """Figures of one detailed result. Times of the completed requests; those that failed are counted.
 
     e2e: from sending to the last token. per_token: that divided by the response's tokens, so waiting counts most for short ones.
-    longest_wait: the longest time to a first token; the step in which the prompt is read is part of it. step: between two tokens of
-    a response, its median per response; with padded steps it says whether the padding held.
+    longest_wait: the longest time to a first token; the step in which the prompt is read is part of it. step: between two tokens, on
+    average over a response; its percentiles are over the responses. With padded steps it says whether the padding held.
     """
     failed = [bool(error) for error in result["errors"]]
     done = [index for index, gone in enumerate(failed) if not gone]

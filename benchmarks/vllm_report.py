@@ -20,9 +20,10 @@ NOTES = (
     "lengths, whatever their text.",
     "Every step of the worker is padded to step_ms, and readers of shared memory sleep instead of spinning (vllm_pacing), since the "
     "engine, the sidecar and the client fight for the cores of a small machine otherwise.",
-    f"A run is clean when no request failed, the median step is within {STEP_P50_WITHIN:.0%} of step_ms and the 99th percentile at most "
-    f"{STEP_P99_ABOVE:.0%} above; that was stated before any was made. A run that is not is made again by the next call, {MAX_TRIES} tries "
-    "in all. Tries that are not clean are in no figure, and all are in `runs` and counted in the rows, with what was wrong.",
+    "A run is clean when no request failed, and of the responses' mean steps the median is within "
+    f"{STEP_P50_WITHIN:.0%} of step_ms and the 99th percentile at most {STEP_P99_ABOVE:.0%} above; that was stated before any was made. A "
+    f"run that is not is made again by the next call, {MAX_TRIES} tries in all. Tries that are not clean are in no figure, and all are in "
+    "`runs` and counted in the rows, with what was wrong.",
     "The hook's deadline is deadline_ms and not its default of 10, because the encoder shares its cores with vLLM, vLLM's API server "
     "and the client.",
     f"Loads are arrivals as a share of what the engine can do (capacity); {BURST}: all requests at once. Loads with as many "

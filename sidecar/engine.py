@@ -122,7 +122,7 @@ class Engine:
             with live.in_use():
                 return await self._answer(call)
         finally:
-            permits.give_back(len(prompts), call.chars)
+            permits.give_back(len(prompts), call.held_chars)
 
     async def drain(self) -> None:
         """Admit nothing from now on and wait until every admitted call is answered. The caller brings the deadline."""
@@ -145,14 +145,14 @@ class Engine:
         """Take the call's permits. Without any of the encoder's, the call is one for the n-gram scorer, where it may be."""
         if call.reason == "encoder":
             try:
-                self._encoder_permits.take(len(call.prompts), call.chars)
+                self._encoder_permits.take(len(call.prompts), call.held_chars)
             except OverloadedError:
                 if not call.ngram_allowed:
                     raise
                 call.reason = "overload"
             else:
                 return self._encoder_permits
-        self._ngram_permits.take(len(call.prompts), call.chars)
+        self._ngram_permits.take(len(call.prompts), call.held_chars)
         return self._ngram_permits
 
     async def _answer(self, call: "_Call") -> ScoredCall:
@@ -225,9 +225,12 @@ class Engine:
 
 
 class _Call:
-    """One admitted call. reason: why its tier answers, "encoder" until something speaks against it."""
+    """One admitted call. reason: why its tier answers, "encoder" until something speaks against it.
 
-    __slots__ = ("chars", "deadline_ns", "live", "ngram_allowed", "prompts", "reason", "timeout_s")
+    chars: that are tokenized. held_chars: that are kept in memory until it is answered.
+    """
+
+    __slots__ = ("chars", "deadline_ns", "held_chars", "live", "ngram_allowed", "prompts", "reason", "timeout_s")
 
     def __init__(
         self, live: LiveRanker, prompts: Sequence[str], tier: int, timeout_s: float, now_ns: int, tier_fallback: bool
@@ -237,6 +240,7 @@ class _Call:
         self.prompts = prompts
         self.timeout_s = timeout_s
         self.deadline_ns = now_ns + int(timeout_s * 1e9)
+        self.held_chars = sum(map(len, prompts))
         self.chars = sum(min(len(prompt), max_chars) for prompt in prompts)
         self.reason: TierReason = "asked" if tier == ranker_pb2.TIER_NGRAM else "encoder"
         self.ngram_allowed = tier == ranker_pb2.TIER_UNSPECIFIED and tier_fallback and live.ranker.ngram is not None

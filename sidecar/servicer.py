@@ -36,7 +36,7 @@ class RankerServicer:
         """Calls that have reached this servicer, refused ones included."""
 
     def stop_streams(self) -> None:
-        """Read nothing more from open streams; each ends with UNAVAILABLE once what it has read is answered."""
+        """Read nothing more from open streams; each ends with UNAVAILABLE once what it has begun is answered."""
         self._stopping.set()
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":

@@ -26,8 +26,9 @@ ITEMS_PER_MESSAGE, MESSAGE_BYTES = 64, 16 * 1024
 """Of what waits to be sent, as much goes out at a time: a message costs gRPC more than a small item in it. Far below any limit that a
 server may have for a message."""
 
-MAX_LAG_S = 5.0
-"""Of an item's time that may be the event loop's own fault, in all."""
+LAST_TURNS, MAX_LATE_S = 5, 2.0
+"""What an item whose time is up may still take: a few turns of the event loop, in which a reply that lies there unread reaches its caller,
+and no more than this."""
 
 
 class _End(Enum):
@@ -40,14 +41,15 @@ class _End(Enum):
 class _Waiting:
     """One item and its deadline.
 
-    A deadline that finds the loop late by half of the time given or more starts again: a reply may lie there unread, and neither server
-    nor stream is to blame. In a burst of thousands of requests a server's loop stands still for longer than any sensible deadline.
+    In a burst of thousands of requests a server's event loop stands still for longer than any sensible deadline. An item must not be
+    late because its reply was not looked at, and so it ends some turns of the loop after its time is up. While the loop idles, that is
+    at once.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
         self._loop = loop
         self._timeout_s = timeout_s
-        self._lag_left_s = MAX_LAG_S
+        self._turns_left = LAST_TURNS
         self.expires_at = loop.time() + timeout_s
         """On the loop's clock."""
         # Results, not exceptions: nobody has to collect one after its caller has left.
@@ -59,11 +61,11 @@ class _Waiting:
 
     async def outcome(self) -> ranker_pb2.ScoreStreamResponse | _End:
         """Wait for it, no longer than the deadline."""
-        self._timer = self._loop.call_at(self.expires_at, self._time_is_up)
+        self._next: asyncio.Handle = self._loop.call_at(self.expires_at, self._time_is_up)
         try:
             return await self._outcome
         finally:
-            self._timer.cancel()
+            self._next.cancel()
 
     def ends(self, outcome: ranker_pb2.ScoreStreamResponse | _End) -> None:
         if not self._outcome.done():
@@ -73,12 +75,9 @@ class _Waiting:
         return DeadlineError(f"no reply on the stream within {self._timeout_s * 1000:g} ms")
 
     def _time_is_up(self) -> None:
-        now = self._loop.time()
-        lag_s = now - self.expires_at
-        if self._timeout_s / 2 <= lag_s <= self._lag_left_s:
-            self._lag_left_s -= lag_s
-            self.expires_at = now + self._timeout_s
-            self._timer = self._loop.call_at(self.expires_at, self._time_is_up)
+        if self._turns_left and self._loop.time() < self.expires_at + MAX_LATE_S:
+            self._turns_left -= 1
+            self._next = self._loop.call_soon(self._time_is_up)
         else:
             self.ends(_End.LATE)
 
@@ -134,7 +133,8 @@ class ScoreStream:
 
         `timeout_ms` replaces the config's `deadline_ms`; waiting for room among `max_in_flight` counts. Errors as for
         `RankerClient.score`, each to its own caller. A cancelled caller leaves at once; the server drops its prompts at their
-        deadline, if it has not scored them by then. Time in which this event loop stood still, up to MAX_LAG_S, does not count.
+        deadline, if it has not scored them by then. A reply that has come in time counts, even when this event loop is late
+        to look at it, by LAST_TURNS of its turns and MAX_LATE_S at most.
         """
         request = requests.score_request(prompts, tier, self._config.ranker)
         item = _Waiting(asyncio.get_running_loop(), self._config.timeout_ms(timeout_ms) / 1000)

@@ -15,6 +15,7 @@ from sidecar_rig import Rig
 
 from pars.v1 import ranker_pb2
 from sidecar.servicer import RankerServicer
+from sidecar.stream_messages import MAX_ITEMS
 
 METHODS = ("Score", "Compare", "GetBundle")
 MAX_PROMPTS = 8
@@ -92,7 +93,7 @@ def stream(content: bytes) -> None:
         except Exception:
             readable = False
             break
-        if any(further.more for further in message.more):
+        if any(further.more for further in message.more) or len(message.more) >= MAX_ITEMS:
             readable = False
             break
         sent += [each.id for each in (message, *message.more)]

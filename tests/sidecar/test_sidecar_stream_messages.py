@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
+import pytest
 from sidecar_rig import WAIT_S, Rig
 from sidecar_served import Served, StartServed
 
 from pars.v1 import ranker_pb2
+from sidecar.errors import InvalidRequestError
 from sidecar.item_stream import answer_items
-from sidecar.stream_messages import MAX_REPLIES, StreamMessages
+from sidecar.stream_messages import MAX_ITEMS, MAX_REPLIES, REPLY_BYTES, StreamMessages
 
 MakeRig = Callable[..., Rig]
 Request, Reply = ranker_pb2.ScoreStreamRequest, ranker_pb2.ScoreStreamResponse
@@ -102,6 +104,30 @@ async def test_items_within_items_end_the_stream_after_the_rest_is_answered(serv
     assert (await asyncio.wait_for(stream.read(), WAIT_S)).id == 1
     assert await asyncio.wait_for(stream.code(), WAIT_S) is grpc.StatusCode.INVALID_ARGUMENT
     assert "more" in await stream.details()
+
+
+@pytest.mark.parametrize(("more", "taken"), [(MAX_ITEMS - 1, True), (MAX_ITEMS, False), (100_000, False)])
+def test_a_message_of_items_has_a_bound(more: int, taken: bool) -> None:
+    message = Request(more=[Request()] * more)
+    if taken:
+        assert len(StreamMessages().unpack(message)) == MAX_ITEMS
+    else:
+        with pytest.raises(InvalidRequestError, match=f"{more + 1} items"):
+            StreamMessages().unpack(message)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "together"),
+    [([10] * 3, [3]), ([REPLY_BYTES // 2] * 3, [1, 1, 1]), ([REPLY_BYTES * 2, 10, 10], [1, 2]), ([10, REPLY_BYTES], [1, 1])],
+)
+def test_large_replies_do_not_share_a_message(sizes: list[int], together: list[int]) -> None:
+    messages = StreamMessages()
+    messages.unpack(Request(takes_more=True))
+    replies = [Reply(id=number, error=ranker_pb2.ItemError(code=1, message="x" * size)) for number, size in enumerate(sizes)]
+    found = []
+    while replies:
+        found.append(1 + len(messages.pack(replies).more))
+    assert found == together
 
 
 def test_a_message_of_replies_has_a_bound_and_keeps_the_order() -> None:

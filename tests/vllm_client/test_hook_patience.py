@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from types import SimpleNamespace
 
 import pytest
 from hook_rig import ASKED, decide
@@ -14,7 +15,7 @@ from pars.v1 import ranker_pb2
 from vllm_client import AsyncRankerClient, ClientConfig, DeadlineError
 from vllm_client import stream as stream_module
 from vllm_client.hook.decision import Outcome
-from vllm_client.hook.host import Host
+from vllm_client.hook.host import Host, inspect_host
 from vllm_client.hook.patience import patience_ms
 from vllm_client.hook.scoring import PriorityHook
 from vllm_client.hook.settings import HookSettings
@@ -43,9 +44,28 @@ def test_the_deadline_never_shrinks_and_keeps_its_bound(in_flight: int, room: in
     assert now <= patience_ms(in_flight + 1, room, deadline_ms, crowded_ms)
 
 
-@pytest.mark.parametrize(("max_num_seqs", "api_servers", "room"), [(256, None, 256), (256, 4, 64), (2, 4, 1), (None, 4, None)])
-def test_the_room_is_shared_by_the_api_servers(max_num_seqs: int | None, api_servers: int | None, room: int | None):
-    assert Host(max_num_seqs=max_num_seqs, api_servers=api_servers).room == room
+@pytest.mark.parametrize(
+    ("max_num_seqs", "api_servers", "engines", "room"),
+    [(256, None, None, 256), (256, 4, 1, 64), (2, 4, 1, 1), (256, 8, 8, 256), (256, 1, 8, 2_048), (None, 4, 2, None)],
+)
+def test_the_room_is_that_of_all_engines_shared_by_the_api_servers(max_num_seqs, api_servers, engines, room):
+    assert Host(max_num_seqs=max_num_seqs, api_servers=api_servers, engines=engines).room == room
+
+
+@pytest.mark.parametrize(
+    ("parallel", "engines"),
+    [
+        ({"data_parallel_size": 8, "data_parallel_size_local": 2}, 8),
+        ({"data_parallel_size": 8, "data_parallel_size_local": 2, "data_parallel_hybrid_lb": True}, 2),
+        ({"data_parallel_size": 8, "data_parallel_size_local": 1, "data_parallel_external_lb": True}, 1),
+        ({}, None),
+    ],
+    ids=["vLLM balances all", "vLLM balances a node's", "somebody else balances", "unknown"],
+)
+def test_the_engines_that_get_this_processs_requests(parallel, engines):
+    config = SimpleNamespace(parallel_config=SimpleNamespace(**parallel))
+    scope = {"app": SimpleNamespace(state=SimpleNamespace(vllm_config=config))}
+    assert inspect_host(scope).engines == engines
 
 
 class NotingLink:
@@ -93,7 +113,7 @@ def late_after(server_s: float):
     return answer
 
 
-async def test_time_in_which_the_callers_own_loop_stood_still_does_not_count(ranker):
+async def test_a_reply_that_the_callers_own_loop_is_late_to_look_at_counts(ranker):
     ranker.answer_stream = late_after(0)
     async with AsyncRankerClient(ClientConfig(address=ranker.address, deadline_ms=20_000)) as client, client.stream() as stream:
         await stream.score(["warm"])
@@ -104,13 +124,34 @@ async def test_time_in_which_the_callers_own_loop_stood_still_does_not_count(ran
         assert (await call).scores[0].score == 1
 
 
-async def test_a_loop_that_stands_still_for_too_long_is_late_all_the_same(ranker, monkeypatch):
-    monkeypatch.setattr(stream_module, "MAX_LAG_S", 0.1)
+@pytest.mark.parametrize(("timeout_ms", "turn_s"), [(0.1, 0.0), (10, 0.016), (100, 0.15)])
+async def test_a_loop_that_is_always_late_holds_nobody_for_long(ranker, timeout_ms: float, turn_s: float):
+    """1. timers are rounded up to more than the deadline 2. and 3. every turn takes longer than it."""
+    ranker.answer_stream = late_after(20)
+    done = asyncio.Event()
+
+    async def busy() -> None:
+        while not done.is_set():
+            time.sleep(turn_s)  # noqa: ASYNC251
+            await asyncio.sleep(0)
+
+    async with AsyncRankerClient(ClientConfig(address=ranker.address, deadline_ms=20_000)) as client, client.stream() as stream:
+        other = asyncio.create_task(busy())
+        began_s = time.monotonic()
+        with pytest.raises(DeadlineError):
+            await stream.score(["a"], timeout_ms=timeout_ms)
+        # A dozen turns at the most: those in which it was sent, those that it is granted, and this one's own.
+        assert time.monotonic() - began_s < timeout_ms / 1000 + 12 * turn_s + 1
+        assert not stream._waiting
+        done.set()
+        await other
+
+
+async def test_the_turns_that_are_granted_end_with_the_time_for_them(ranker, monkeypatch):
+    monkeypatch.setattr(stream_module, "MAX_LATE_S", 0.1)
+    monkeypatch.setattr(stream_module, "LAST_TURNS", 1_000_000)
     ranker.answer_stream = late_after(20)
     async with AsyncRankerClient(ClientConfig(address=ranker.address, deadline_ms=20_000)) as client, client.stream() as stream:
-        call = asyncio.create_task(stream.score(["a"], timeout_ms=50))
-        await asyncio.sleep(0)
-        time.sleep(0.3)  # noqa: ASYNC251
         with pytest.raises(DeadlineError):
-            await call
+            await stream.score(["a"], timeout_ms=50)
         assert not stream._waiting

@@ -36,6 +36,8 @@ class Host:
     """Requests that one engine runs at a time."""
     api_servers: int | None = None
     """API server processes that share the engines; the hook sees the requests of its own process only."""
+    engines: int | None = None
+    """Data-parallel engines behind these API servers. None counts as one."""
     knows_header: bool | None = None
     """Whether it reads X-Vllm-Priority."""
     version: str | None = None
@@ -44,10 +46,10 @@ class Host:
     @property
     def room(self) -> int | None:
         """Requests that run at a time, of those that come through this process: engines are shared among the API servers."""
-        return None if self.max_num_seqs is None else max(1, self.max_num_seqs // (self.api_servers or 1))
+        return None if self.max_num_seqs is None else max(1, self.max_num_seqs * (self.engines or 1) // (self.api_servers or 1))
 
     def gate_in_flight(self, setting: int) -> int:
-        """Return the load gate in requests: the setting, or for -1 a quarter of what runs at a time, shared by the API servers."""
+        """Return the load gate in requests: the setting, or for -1 a quarter of the room."""
         if setting >= 0:
             return setting
         return DEFAULT_GATE if self.room is None else max(1, self.room // 4)
@@ -69,6 +71,7 @@ def inspect_host(scope: Mapping[str, Any]) -> Host:
         engine_obeys=policy == "priority" if isinstance(policy, str) else None,
         max_num_seqs=_count(_attribute(config, "scheduler_config", "max_num_seqs")),
         api_servers=_count(_attribute(config, "parallel_config", "_api_process_count")),
+        engines=_engines(_attribute(config, "parallel_config")),
         knows_header=None if numbers is None else numbers >= _known_numbers(HEADER_SINCE),
         version=version if isinstance(version, str) else None,
     )
@@ -135,6 +138,14 @@ def _attribute(owner: object, *path: str) -> Any:
     except Exception:  # Somebody else's objects: a property may raise anything.
         return None
     return owner
+
+
+def _engines(parallel: object) -> int | None:
+    """With a load balancer of its own in front of each engine, or of each node, the others get none of these requests."""
+    if _attribute(parallel, "data_parallel_external_lb") is True:
+        return 1
+    balanced_here = _attribute(parallel, "data_parallel_hybrid_lb") is True
+    return _count(_attribute(parallel, "data_parallel_size_local" if balanced_here else "data_parallel_size"))
 
 
 def _count(value: object) -> int | None:

@@ -73,7 +73,7 @@ class HookSettings:
     )
     gate_in_flight: int = _setting(
         "requests in flight in this API server below which nothing is asked, since nobody waits; "
-        "-1: a quarter of max_num_seqs where the server tells it, else 4",
+        "-1: a quarter of what runs at a time where the server tells it, else 4",
         default=-1,
         unit="requests",
         zero="always ask",

@@ -105,9 +105,9 @@ class RankerServiceServicer(object):
         in which they are ready and are matched by id. What would fail a Score call fails only its item, as a status inside the
         reply; the stream goes on. The server reads ahead only so far, so a client that does not read is stopped by flow control.
 
-        The stream itself ends with INVALID_ARGUMENT only when a message is not readable or its further items have items in turn,
-        UNAVAILABLE when the server stops, DEADLINE_EXCEEDED when the stream's own deadline passes; otherwise OK after the client
-        half-closes and all is answered.
+        The stream itself ends with INVALID_ARGUMENT only when a message is not readable, has too many items, or items within
+        items; UNAVAILABLE when the server stops, DEADLINE_EXCEEDED when the stream's own deadline passes; otherwise OK after the
+        client half-closes and all is answered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
