@@ -44,6 +44,7 @@ def _throughput_bars(document: Mapping[str, Any]) -> list[tuple[str, str, list[f
     best = document["best_bundle"]
     wanted = {
         document["limits"].get("all_sorted"): ("limit: bare session, best batches", INK),
+        "ours_stream_64_items": ("sidecar fp32, one stream", OURS),
         "ours_64_callers": ("sidecar fp32, unix socket", OURS),
         "ours_tcp_64_callers": ("sidecar fp32, TCP", OURS),
         **({"best_tcp_64_callers": (f"sidecar {best['precision']}, TCP", OURS)} if best else {}),

@@ -24,6 +24,7 @@ class Target:
 
 TARGETS = (
     Target("throughput_64_vs_limit", "64 callers, one prompt each: throughput / limit", 0.92),
+    Target("throughput_stream64_vs_limit", "one stream, 64 calls in flight, as the hook has them: throughput / limit", 0.92),
     Target("throughput_batch32_vs_limit", "4 callers, 32 prompts each: throughput / limit", 0.97),
     Target("p50_1_vs_limit", "one caller: p50 / bare session, tokenisation included", 1.2, at_most=True),
     Target("lowest_throughput_vs_unbatched", "8, 64 or 256 callers, the lowest: throughput / the same, each prompt alone", 1.0),
