@@ -43,7 +43,7 @@ MODULE = "benchmarks.bench_overhead"
 SECONDS, ROUNDS = 3.5, 5
 """Of a case in each round, and how often everything is measured: twenty minutes on two cores, with all peers."""
 
-SMOKE_S, SMOKE_PROMPTS = 0.2, 64
+SMOKE_S, SMOKE_PROMPTS = 0.3, 64
 
 PROMPTS = 512
 """Made up where no file is given: a pass takes a CPU core or two some seconds."""

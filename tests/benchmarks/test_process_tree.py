@@ -40,7 +40,8 @@ def parent_of(child: str) -> LineProcess:
     return LineProcess([sys.executable, "-c", PARENT, child], merge_stderr=True)
 
 
-def test_children_are_counted() -> None:
+def test_children_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "STOP_S", 0.5)  # the child goes on until it is killed
     with parent_of(BUSY_CHILD) as parent:
         child = int(parent.line(60))
         assert set(tree_of(parent.process.pid)) == {parent.process.pid, child}
