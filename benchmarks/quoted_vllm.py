@@ -13,7 +13,6 @@ ARM_LABELS = {
     "prompt-length": "prompt length",
     "ours-ngram": "ours, n-gram tier",
     "ours": "ours",
-    "ours-cost": "ours, policy `cost`",
     "ours-5s": "ours, window 5 s",
     "ours-shortest": "ours, policy `shortest`",
     "oracle": "recorded lengths (oracle)",

@@ -36,7 +36,6 @@ ARMS = (
     Arm("prompt-length", "the longer the prompt, the later", "prompt_length"),
     Arm("ours-ngram", "the shipped ranker's cheap n-gram tier", "sidecar", {"tier": "ngram"}),
     Arm("ours-shortest", "the shipped ranker, shortest first, without ageing: no bound", "sidecar", {"policy": "shortest"}),
-    Arm("ours-cost", "the shipped ranker, by expected cost", "sidecar", {"policy": "cost"}),
     Arm(
         "ours-5s",
         "the shipped ranker, ageing with a window of 5 s instead of 40",

@@ -33,6 +33,8 @@ NOTES = (
     "time that the hook held requests for their scores over all e2e; scored_share: requests that got a score. A figure is "
     "[median, lowest, highest] over the repetitions, one engine start each. Ratios are taken within a repetition, then the median; "
     "ratio_ranges are the lowest and highest repetition.",
+    "The policy `cost` is not among the arms: it takes a request's max_tokens as a bound of its response, and here, where lengths are "
+    "replayed, max_tokens is the recorded length. It would be an oracle.",
     "low_load: unpadded engines side by side, one request at a time to one of them, in an order drawn anew each round; what is added "
     "is the difference to the engine without the middleware within a round.",
 )
