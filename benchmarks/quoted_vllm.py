@@ -45,18 +45,18 @@ def gain(vllm: Figures, more: str) -> list[str]:
     """Lines for README: what order brings under load. more: the document that says all."""
     name = "per_token_mean_fcfs_over_ours"
     gains, ranges = vllm["ratios"][name], vllm["ratio_ranges"][name]
+    starts = {row["load"]: row["starts"] for row in vllm["rows"] if row["arm"] == "ours"}
     shown = [
-        f"{gains[load]:.1f} times lower ({ranges[load][0]:.1f} to {ranges[load][1]:.1f}) at {float(load):g} times what it can serve"
+        f"{gains[load]:.1f} times lower ({_over(ranges[load], starts[load])}) at {float(load):g} times what it can serve"
         for load in gains
         if gains[load] is not None
     ]
     if not shown:
         return [f"What order brings a real vLLM has not been measured yet; [{more}]({more}) has what there is."]
-    starts = max((row["starts"] for row in vllm["rows"] if row["arm"] == "ours"), default=0)
     return [
         f"On a real vLLM (CPU, tiny model, recorded response lengths replayed, {vllm['settings']['max_num_seqs']} sequences at a time)",
         f"mean latency per token is {' and '.join(shown)}",
-        f"than first come, first served ({_starts(starts)}). More, and what it costs the longest: [{more}]({more}).",
+        f"than first come, first served. More, and what it costs the longest: [{more}]({more}).",
     ]
 
 
@@ -145,8 +145,8 @@ def _ratios(vllm: Figures) -> list[str]:
     )
 
 
-def _starts(count: int) -> str:
-    return "one engine start of each" if count == 1 else f"{count} engine starts of each"
+def _over(span: list[float], starts: int) -> str:
+    return "one engine start" if starts == 1 else f"{span[0]:.1f} to {span[1]:.1f} over {starts} engine starts"
 
 
 def _at_low_load(low: Figures) -> list[str]:

@@ -47,14 +47,17 @@ def on_vllm(document: Figures | None) -> list[str]:
     for row in document["rows"]:
         starts = f"{row['starts']} of {row['planned_starts']}"
         cells = [shown(row[name][0]) if row.get(name) else "" for name in measured]
-        rows.append([load_name(row["load"]), ARM_LABELS.get(row["arm"], row["arm"]), starts, *cells])
+        to_first = row.get("ratios_to_equal", {}).get("per_token_mean_ms")
+        ratio = shown(to_first[0]) if to_first else ""
+        rows.append([load_name(row["load"]), ARM_LABELS.get(row["arm"], row["arm"]), starts, ratio, *cells])
     return [
         *lines,
         *paragraph(
-            "Medians over engine starts; load in multiples of what the engine can serve. More, and how: [vllm.md](vllm.md)."
+            "Medians over engine starts; load in multiples of what the engine can serve. A row with fewer starts than another had in part "
+            "other requests; the ratio to first come, first served is taken where both had the same. More, and how: [vllm.md](vllm.md)."
         ),
         *("", "![Mean latency per token by load](benchmarks/vllm.svg)", ""),
-        *table(["load", "order", "engine starts", *(_VLLM[name] for name in measured)], rows),
+        *table(["load", "order", "engine starts", "ms per token, to first come", *(_VLLM[name] for name in measured)], rows),
         "",
         *table(["", "load", "", "lowest and highest", "target", "met"], _with_names(target_rows_on_vllm(document))),
         "",
