@@ -31,7 +31,7 @@ async def serve(address: str) -> None:
     """Send everything back, until the process is ended."""
 
     async def stream(_: Any, context: Any) -> None:
-        while (message := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+        while (message := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
             await context.write(message)
 
     service, _, method = METHOD.partition("/")

@@ -116,7 +116,7 @@ async def serve(address: str, known: Known) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    ranker_pb2_grpc.add_RankerServiceServicer_to_server(OracleRanker(known), server)  # type: ignore[no-untyped-call]
+    ranker_pb2_grpc.add_RankerServiceServicer_to_server(OracleRanker(known), server)  # type: ignore[no-untyped-call]  # generated
     server.add_insecure_port(address)
     await server.start()
     print(f"serving address={address}", flush=True)

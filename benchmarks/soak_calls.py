@@ -150,7 +150,7 @@ class Callers:
 
         async def read() -> None:
             # A status is only seen by who has read all that came before it.
-            while await call.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]
+            while await call.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
                 pass
 
         with _leaver(call, channel, planned):
@@ -164,7 +164,7 @@ class Callers:
         sent_s: dict[int, float] = {}
 
         async def read() -> None:
-            while (reply := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+            while (reply := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
                 answer = ranker_pb2.ScoreStreamResponse.FromString(reply)
                 self._item(waiting.pop(answer.id), answer, sent_s[answer.id])
 

@@ -85,7 +85,7 @@ class Mix:
         refused = [
             ranker_pb2.ScoreRequest(),
             ranker_pb2.ScoreRequest(prompts=[one] * 300),
-            ranker_pb2.ScoreRequest(prompts=[one], tier=99),  # type: ignore[arg-type]
+            ranker_pb2.ScoreRequest(prompts=[one], tier=99),  # type: ignore[arg-type]  # meant to be none
             ranker_pb2.ScoreRequest(prompts=[one], ranker="nobody"),
         ]
         unreadable = [b"\xff junk", b"\x0a\x02\xc3\x28"]  # the second one is a prompt that is not UTF-8
@@ -158,7 +158,7 @@ class Mix:
 
     def _request(self, prompts: Sequence[int], tier: int) -> bytes:
         texts = [self._prompts[number] for number in prompts]
-        return ranker_pb2.ScoreRequest(prompts=texts, tier=tier, ranker=self._ranker()).SerializeToString()  # type: ignore[arg-type]
+        return ranker_pb2.ScoreRequest(prompts=texts, tier=tier, ranker=self._ranker()).SerializeToString()  # type: ignore[arg-type]  # open enum
 
     def _ranker(self) -> str:
         return self._rng.choice(self._rankers)

@@ -130,10 +130,11 @@ def _beside_baseline(arm: str, load: str, clean: CleanRuns) -> dict[str, Any]:
     """bound_s: of the arm's policy, None for one that states none. p99_over_fcfs_s: by how much the 99th percentile from end to end is
     above that of first come, first served; p99_over_bound: the same in bounds."""
     both, bound_ms = (arm, BASELINE), arm_named(arm).bound_ms
-    to_baseline = {
-        name: _over_repetitions(clean, load, both, lambda arms, name=name: arms[arm][name] / arms[BASELINE][name])  # type: ignore[misc]
-        for name in RATIO_FIGURES
-    }
+
+    def ratio_of(name: str) -> Taken:
+        return lambda arms: arms[arm][name] / arms[BASELINE][name]
+
+    to_baseline = {name: _over_repetitions(clean, load, both, ratio_of(name)) for name in RATIO_FIGURES}
     later_s = _over_repetitions(clean, load, both, lambda arms: arms[arm]["e2e_p99_s"] - arms[BASELINE]["e2e_p99_s"])
     found: dict[str, Any] = {
         f"ratios_to_{BASELINE}": {name: list(spread) for name, spread in to_baseline.items() if spread is not None},

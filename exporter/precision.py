@@ -41,7 +41,7 @@ def _to_fp16(plain: Path, folder: Path) -> Path:
     try:
         optimizer = ORTOptimizer.from_pretrained(model)
         optimizer.optimize(AutoOptimizationConfig.O4(), save_dir=folder, file_suffix="")
-    except (NotImplementedError, KeyError) as error:
+    except (NotImplementedError, KeyError) as error:  # either, depending on its release, for an unknown architecture
         raise GraphError(f"Optimum cannot optimise this architecture for fp16: {error}") from error
     return folder / "model.onnx"
 

@@ -30,6 +30,10 @@ from sidecar.telemetry.telemetry import Telemetry, telemetry
 
 _log = logging.getLogger("sidecar")
 
+SWITCH_S = 0.0005
+"""How long a thread keeps Python to itself while another asks for it. The default of 5 ms is what a whole prompt takes on a CPU core
+and far more than it takes on a GPU; model threads stood still for it while the event loop read and wrote messages."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a stop signal. Returns the exit code."""
@@ -38,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     handle_from_the_start()
     memory.arrange()
+    sys.setswitchinterval(SWITCH_S)
     try:
         if settings_source.PRINT_FLAG in arguments:
             print("\n".join(settings_source.table(Settings, arguments, os.environ)))

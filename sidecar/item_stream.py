@@ -61,7 +61,7 @@ async def answer_items(
         while True:
             await slots.acquire()
             message = await context.read()
-            if message is grpc.aio.EOF:  # type: ignore[attr-defined]
+            if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
                 return None
             try:
                 first, *more = unpack(readable(message))

@@ -60,7 +60,7 @@ class Tokens:
         return "" if known else WRONG_TOKEN
 
 
-class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
     """Lets a call pass to its handler, or answers it itself. What nobody handles is refused to strangers too."""
 
     def __init__(self, tokens: Tokens, observer: Observer) -> None:

@@ -27,7 +27,7 @@ def read_secret(setting: str, path: Path) -> bytes:
 def _read(setting: str, path: Path, *, secret: bool) -> bytes:
     try:
         # Not blocking: a named pipe would otherwise hold the start, or a handshake, until somebody writes to it.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123 - pathlib opens no descriptors
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
                 raise CredentialsError(f"{setting} {path}: this is not a file")

@@ -62,7 +62,7 @@ class SocketAccess:
             os.chown(path, self.user_id, self.group_id, follow_symlinks=False)
             os.chmod(path, self.mode)  # noqa: PTH101 - beside chown, which pathlib lacks
         except OSError as error:
-            os.unlink(path)  # noqa: PTH108
+            os.unlink(path)  # noqa: PTH108 - as above
             raise AddressError(f"{address}: cannot set socket_mode and socket_owner: {error.strerror}") from error
 
 

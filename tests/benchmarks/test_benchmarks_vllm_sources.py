@@ -55,10 +55,25 @@ def test_only_what_drives_a_run_matters(copied: Path) -> None:
     assert sidecar_sources(copied) != sidecar
 
 
+def test_words_do_not_matter_and_strings_that_are_used_do(tmp_path: Path) -> None:
+    path = tmp_path / "one.py"
+
+    def hash_of(source: str) -> str:
+        path.write_text(source)
+        return content_hash([path])
+
+    plain = hash_of('LIMIT = 1\ndef f(x: int) -> str:\n    return "text"\n')
+    worded = '"""A file."""\n\nLIMIT = 1  # low\n"""In prompts."""\n\n\ndef f(\n    x: int,\n) -> str:\n    """Text."""\n'
+    worded += '    return "text"\n'
+    assert hash_of(worded) == plain
+    assert hash_of(worded.replace('return "text"', 'return "other"')) != plain
+    assert hash_of(worded.replace("LIMIT = 1", "LIMIT = 2")) != plain
+
+
 def test_a_file_that_moves_or_is_renamed_matters(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    (folder / "one.py").write_text("same")
+    (folder / "one.py").write_text("same = True")
     before = content_hash([folder])
     (folder / "one.py").rename(folder / "two.py")
     assert content_hash([folder]) != before

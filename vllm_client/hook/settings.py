@@ -80,7 +80,7 @@ class HookSettings:
         low=-1,
         high=1_000_000,
     )
-    policy: PolicyName = _setting("how a priority is made, see the policies", default="ageing")  # noqa: RUF009
+    policy: PolicyName = _setting("how a priority is made, see the policies", default="ageing")  # noqa: RUF009 - as above
     window_ms: int = _setting(
         "the most a request's length can delay it, and so the starvation bound (ageing, cost)",
         default=DEFAULT_WINDOW_MS,
@@ -111,7 +111,7 @@ class HookSettings:
         low=0,
         high=1_000_000,
     )
-    client_priority: ClientPriority = _setting(  # noqa: RUF009
+    client_priority: ClientPriority = _setting(  # noqa: RUF009 - as above
         "what becomes of a priority the client set: kept as it is, which is before all of ours when it is small and has no "
         "starvation bound; added to ours; or overridden",
         default="keep",
@@ -127,7 +127,7 @@ class HookSettings:
         high=86_400_000,
     )
     classes_file: str = _setting("JSON file with traffic classes and their delays (ageing, cost); empty: none", default="")
-    priority_place: PriorityPlace = _setting(  # noqa: RUF009
+    priority_place: PriorityPlace = _setting(  # noqa: RUF009 - as above
         "where the priority goes: the header of vLLM 0.28 and newer, the body field of any; auto asks the server",
         default="auto",
     )

@@ -36,7 +36,7 @@ class Details(NamedTuple):
     compression: Any
 
 
-class Deadline(grpc.StreamStreamClientInterceptor):  # type: ignore[type-arg]
+class Deadline(grpc.StreamStreamClientInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
     """Gives the reflection calls their deadline: the descriptor database sets none, so a frozen server would hold it for ever."""
 
     def __init__(self, time_left_s: Callable[[], float]) -> None:
