@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -37,3 +38,16 @@ def svg(inches: tuple[float, float], salt: str, draw: Callable[[Figure], None]) 
         # Date and Creator would differ between two runs of the same figures.
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return text.getvalue()
+
+
+def write_page(out: Path, text: str, plots: Mapping[str, str | None]) -> None:
+    """A page, and its plots by name in a folder of the page's name; a plot that has nothing to show is removed."""
+    folder = out.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    for name, plot in plots.items():
+        path = folder / f"{name}.svg"
+        if plot is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(plot, encoding="utf-8")

@@ -11,6 +11,7 @@ from benchmarks.page.overhead import overhead
 from benchmarks.page.plots import PLOTS
 from benchmarks.page.serving import hook, on_gpu, on_vllm, simulated
 from benchmarks.stamp import REPOSITORY
+from benchmarks.svg import write_page
 
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 
@@ -61,13 +62,5 @@ def page(results: Mapping[str, Any]) -> str:
 
 
 def write(results: Mapping[str, Any], out: Path = PAGE) -> None:
-    """The page and its plots; a plot that has nothing to show is removed."""
-    plots = out.with_suffix("")
-    plots.mkdir(parents=True, exist_ok=True)
-    out.write_text(page(results), encoding="utf-8")
-    for name, plot in PLOTS.items():
-        text, path = plot(results), plots / f"{name}.svg"
-        if text is None:
-            path.unlink(missing_ok=True)
-        else:
-            path.write_text(text, encoding="utf-8")
+    """The page and its plots."""
+    write_page(out, page(results), {name: plot(results) for name, plot in PLOTS.items()})

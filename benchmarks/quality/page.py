@@ -14,6 +14,7 @@ from benchmarks.quality.page_parts import across, chat, cost, models, precision,
 from benchmarks.quality.plots import PLOTS
 from benchmarks.quality.results import Figures
 from benchmarks.stamp import REPOSITORY
+from benchmarks.svg import write_page
 
 PAGE = REPOSITORY / "docs" / "quality.md"
 RESULT = REPOSITORY / "benchmarks" / "results" / "quality.json"
@@ -75,16 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write(document: Figures, out: Path) -> None:
-    """The page and its plots; a plot that has nothing to show is removed."""
-    plots = out.with_suffix("")
-    plots.mkdir(parents=True, exist_ok=True)
-    out.write_text(page(document), encoding="utf-8")
-    for name, plot in PLOTS.items():
-        text, path = plot(document), plots / f"{name}.svg"
-        if text is None:
-            path.unlink(missing_ok=True)
-        else:
-            path.write_text(text, encoding="utf-8")
+    """The page and its plots."""
+    write_page(out, page(document), {name: plot(document) for name, plot in PLOTS.items()})
 
 
 def page(document: Figures) -> str:

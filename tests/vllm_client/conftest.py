@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 from hook_rig import NOW_MS, Clock, until
-from scripted_ranker import ScriptedRanker
+from scripted_ranker import ManualStream, ScriptedRanker
 
 from vllm_client.hook.counters import Counters
 from vllm_client.hook.link import Link
@@ -28,6 +28,13 @@ def ranker() -> Iterator[ScriptedRanker]:
     server = ScriptedRanker()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def server(ranker: ScriptedRanker) -> ManualStream:
+    """The ranker's streams, whose replies the test sends by hand."""
+    ranker.answer_stream = ranker.manual_stream.serve
+    return ranker.manual_stream
 
 
 @pytest.fixture

@@ -31,12 +31,6 @@ async def client(ranker):
         yield client
 
 
-@pytest.fixture
-def server(ranker) -> ManualStream:
-    ranker.answer_stream = ranker.manual_stream.serve
-    return ranker.manual_stream
-
-
 async def received(server: ManualStream, count: int) -> list[ranker_pb2.ScoreStreamRequest]:
     return [await asyncio.to_thread(server.receive) for _ in range(count)]
 

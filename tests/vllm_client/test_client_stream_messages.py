@@ -18,12 +18,6 @@ async def client(ranker):
         yield client
 
 
-@pytest.fixture
-def server(ranker) -> ManualStream:
-    ranker.answer_stream = ranker.manual_stream.serve
-    return ranker.manual_stream
-
-
 async def received(server: ManualStream) -> ranker_pb2.ScoreStreamRequest:
     return await asyncio.to_thread(server.receive)
 
