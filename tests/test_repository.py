@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.quoted import DOCUMENTS, read_results, with_figures
+from benchmarks.quoted.__main__ import DOCUMENTS, read_results, with_figures
 from trainer.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[1]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks.cases import SHAPES
+from benchmarks.bench_overhead.cases import SHAPES
+from benchmarks.bench_overhead.ratios import REFERENCE
 from benchmarks.page.targets import shown, target_rows
 from benchmarks.quality.markdown import paragraph, table
-from benchmarks.ratios import REFERENCE
 
 Figures = Mapping[str, Any]
 

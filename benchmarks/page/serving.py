@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.page.targets import shown, target_rows_on_vllm
 from benchmarks.quality.markdown import paragraph, table
-from benchmarks.quoted_vllm import ARM_LABELS
+from benchmarks.quoted.vllm import ARM_LABELS
 
 Figures = Mapping[str, Any]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench_vllm import some_of
+from benchmarks.flags import some_of
 from benchmarks.replay import RecordsError
 from benchmarks.report import write_json
 from benchmarks.simulator.assumed import ASSUMPTIONS, ENGINE, STEP_MODEL

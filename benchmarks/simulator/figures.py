@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.bench_vllm.figures import figures_of
 from benchmarks.measurement import percentile
 from benchmarks.simulator.request import Outcome
 from benchmarks.simulator.simulate import Run
 from benchmarks.simulator.step_model import StepModel
-from benchmarks.vllm_figures import figures_of
 
 
 def simulated_figures(run: Run, step_model: StepModel) -> dict[str, Any]:

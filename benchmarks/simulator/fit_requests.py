@@ -16,7 +16,7 @@ from scipy.optimize import nnls
 from benchmarks.simulator.step_model import StepModel
 
 KeptRequests = Mapping[str, Sequence[Any]]
-"""See benchmarks.vllm_requests."""
+"""See benchmarks.bench_vllm.requests."""
 
 Array = npt.NDArray[np.float64]
 

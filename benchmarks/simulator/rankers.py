@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from benchmarks.oracle_ranker import quantiles_of
+from benchmarks.bench_vllm.oracle_ranker import quantiles_of
 from benchmarks.simulator.remaining import Z90
 from benchmarks.simulator.request import Estimate
 

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.oracle_ranker import quantiles_of, shuffled
+from benchmarks.bench_vllm.arms import Arm, arm_named
+from benchmarks.bench_vllm.oracle_ranker import quantiles_of, shuffled
+from benchmarks.bench_vllm.rankers import served_ranker
+from benchmarks.bench_vllm.requests import KEPT, estimates_of
 from benchmarks.replay import RecordsError, Replay, from_records, from_seed
 from benchmarks.simulator.arrivals import as_bench_serve
 from benchmarks.simulator.engine_settings import EngineSettings
@@ -17,9 +20,6 @@ from benchmarks.simulator.hook import Hook
 from benchmarks.simulator.request import Estimate, Request
 from benchmarks.simulator.simulate import Setup
 from benchmarks.simulator.step_model import StepModel
-from benchmarks.vllm_arms import Arm, arm_named
-from benchmarks.vllm_rankers import served_ranker
-from benchmarks.vllm_requests import KEPT, estimates_of
 from sidecar.bundle import open_bundle
 from vllm_client.hook.host import Host
 from vllm_client.priority import DEFAULT_WINDOW_MS, PolicySettings
@@ -40,7 +40,7 @@ class LeftOutError(ValueError):
 @dataclass(frozen=True, slots=True)
 class RealRun:
     """One run. setup: all but how long a step takes and what lies between client and engine. kept: of each request, see
-    benchmarks.vllm_requests; None for a run from before they were kept."""
+    benchmarks.bench_vllm.requests; None for a run from before they were kept."""
 
     name: str
     report: str

@@ -6,8 +6,8 @@ import pytest
 from made_up_runs import Runs, made_runs, with_everything
 from soak_answers import SCORES
 
-from benchmarks.soak_bundles import second_bundle
-from benchmarks.soak_check import Known
+from benchmarks.soak.bundles import second_bundle
+from benchmarks.soak.check import Known
 
 
 @pytest.fixture

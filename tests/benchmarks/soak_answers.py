@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.soak_mix import SCORE, Planned
+from benchmarks.soak.mix import SCORE, Planned
 from pars.v1 import ranker_pb2
 from sidecar.bundle import open_bundle
 from sidecar.calibration import Calibrator

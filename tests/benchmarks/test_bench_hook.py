@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bench_hook
-from benchmarks.bench_hook import CASES, FROZEN, Case, case_row
+from benchmarks.bench_hook import __main__ as bench_hook
+from benchmarks.bench_hook.__main__ import CASES, FROZEN, Case, case_row
 from vllm_client.hook.decision import Outcome
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bench_overload
-from benchmarks.overload_figures import LOST, Outcome, arm_figures, capacity_per_s, overload_table
+from benchmarks.bench_overload import __main__ as bench_overload
+from benchmarks.bench_overload.figures import LOST, Outcome, arm_figures, capacity_per_s, overload_table
 
 DEADLINE_MS = 100.0
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chain_report import PartError
-from benchmarks.fresh_clone import FreshClone, pytest_counts, stranger_environment
+from benchmarks.chain.fresh_clone import FreshClone, pytest_counts, stranger_environment
+from benchmarks.chain.report import PartError
 
 MAKEFILE = """\
 demo:

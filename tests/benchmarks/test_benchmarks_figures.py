@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chain_report import PART_KEYS, PartError, merged, tables
+from benchmarks.chain.report import PART_KEYS, PartError, merged, tables
 from benchmarks.measurement import Call, Measurement, Recording, Row, Spread, best, measure, percentile, prompts_per_s, ratio
 from benchmarks.process_tree import Memory
 from benchmarks.report import aligned, plain, row_json, rows_table, write_json

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from benchmarks.kept_runs import REPLACED, KeptRuns, key_of
-from benchmarks.vllm_arms import ARMS
+from benchmarks.bench_vllm.arms import ARMS
+from benchmarks.bench_vllm.kept_runs import REPLACED, KeptRuns, key_of
 
 RUN = {"rate": 1.0, "arm": ARMS[0], "sources": "abc"}
 OTHER = {**RUN, "sources": "def"}

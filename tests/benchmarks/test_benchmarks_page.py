@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cases import CPU_BATCHES, PARTS, cases_of_a_round
+from benchmarks.bench_overhead.cases import CPU_BATCHES, PARTS, cases_of_a_round
+from benchmarks.bench_overhead.ratios import limits, ratios_of
 from benchmarks.measurement import Call, Recording, Row, Spread, measure
 from benchmarks.page.plots import PLOTS
 from benchmarks.page.targets import TARGETS
 from benchmarks.page.write import PAGE, page, write
 from benchmarks.process_tree import Memory
-from benchmarks.quoted import read_results
-from benchmarks.quoted_overhead import cost
-from benchmarks.ratios import limits, ratios_of
+from benchmarks.quoted.__main__ import read_results
+from benchmarks.quoted.overhead import cost
 from benchmarks.report import plain, ratios_json, row_json
 
 PEERS = ("reference", "mosec")

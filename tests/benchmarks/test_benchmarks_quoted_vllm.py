@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from benchmarks.quoted_vllm import attached, gain
-from benchmarks.vllm_plan import Planned
-from benchmarks.vllm_rows import ratios_of, rows_of
+from benchmarks.bench_vllm.plan import Planned
+from benchmarks.bench_vllm.rows import ratios_of, rows_of
+from benchmarks.quoted.vllm import attached, gain
 
 HOOK_ROWS = [
     {"name": name, "wall_p50_us": [1.0], "wall_p99_us": [2.0], "cpu_us": [3.0]}

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bench_overhead, chain
-from benchmarks.chain_report import PARITY_COLUMNS, TAU_COLUMNS
+from benchmarks.bench_overhead import __main__ as bench_overhead
+from benchmarks.chain import __main__ as chain
+from benchmarks.chain.report import PARITY_COLUMNS, TAU_COLUMNS
 
 
 def test_the_sidecar_benchmark_runs_whole(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

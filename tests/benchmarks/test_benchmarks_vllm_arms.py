@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.oracle_ranker import quantiles_of, recorded, shuffled
+from benchmarks.bench_vllm.arms import ARMS, BASELINE, ORACLE, arm_named
+from benchmarks.bench_vllm.latency import VARIANTS
+from benchmarks.bench_vllm.oracle_ranker import quantiles_of, recorded, shuffled
+from benchmarks.bench_vllm.rankers import Ranker, oracle, served_ranker
 from benchmarks.replay import Replay, Request
-from benchmarks.vllm_arms import ARMS, BASELINE, ORACLE, arm_named
-from benchmarks.vllm_latency import VARIANTS
-from benchmarks.vllm_rankers import Ranker, oracle, served_ranker
 from vllm_client import DEFAULT_WINDOW_MS, ClientConfig, HookSettings, InvalidPromptsError, RankerClient
 from vllm_client.hook.link import PROBE
 from vllm_client.hook.settings import ENV_PREFIX

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.vllm_figures import figures_of, run_figures, why_not_clean
-from benchmarks.vllm_latency import WITHOUT, latency_summary, latency_table, start_figures
-from benchmarks.vllm_metrics import by_label, difference, parse_metrics, total
-from benchmarks.vllm_plan import Planned
-from benchmarks.vllm_requests import CLIENT, KEPT, client_of, requests_of
-from benchmarks.vllm_rows import ratios_of, rows_of, rows_table
+from benchmarks.bench_vllm.figures import figures_of, run_figures, why_not_clean
+from benchmarks.bench_vllm.latency import WITHOUT, latency_summary, latency_table, start_figures
+from benchmarks.bench_vllm.metrics import by_label, difference, parse_metrics, total
+from benchmarks.bench_vllm.plan import Planned
+from benchmarks.bench_vllm.requests import CLIENT, KEPT, client_of, requests_of
+from benchmarks.bench_vllm.rows import ratios_of, rows_of, rows_table
 
 METRICS = """\
 # HELP pars_hook_requests_total Requests.

@@ -10,19 +10,20 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bench_vllm, vllm_gathering
-from benchmarks.kept_runs import KeptRuns
+from benchmarks.bench_vllm import __main__ as bench_vllm
+from benchmarks.bench_vllm import gathering as vllm_gathering
+from benchmarks.bench_vllm.arms import ARM_NAMES, Arm
+from benchmarks.bench_vllm.bench_serve import Load
+from benchmarks.bench_vllm.gathering import Gathering
+from benchmarks.bench_vllm.kept_runs import KeptRuns
+from benchmarks.bench_vllm.plan import LOADS, PLAN, planned
+from benchmarks.bench_vllm.process import VllmInstallation
+from benchmarks.bench_vllm.report import runs_part
+from benchmarks.bench_vllm.run import LoadSettings
+from benchmarks.bench_vllm.site import Bench, Site
 from benchmarks.process import ProcessError
 from benchmarks.report import plain
 from benchmarks.stamp import Machine, Stamp
-from benchmarks.vllm_arms import ARM_NAMES, Arm
-from benchmarks.vllm_bench_serve import Load
-from benchmarks.vllm_gathering import Gathering
-from benchmarks.vllm_plan import LOADS, PLAN, planned
-from benchmarks.vllm_process import VllmInstallation
-from benchmarks.vllm_report import runs_part
-from benchmarks.vllm_run import LoadSettings
-from benchmarks.vllm_site import Bench, Site
 
 STEP_MS = 20.0
 

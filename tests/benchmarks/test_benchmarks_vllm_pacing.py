@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import vllm_pacing
+from benchmarks.bench_vllm import pacing as vllm_pacing
 
 
 class Clock:

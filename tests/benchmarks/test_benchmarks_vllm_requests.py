@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.bench_vllm.rankers import oracle
+from benchmarks.bench_vllm.requests import estimates_of, requests_of
 from benchmarks.replay import from_seed
-from benchmarks.vllm_rankers import oracle
-from benchmarks.vllm_requests import estimates_of, requests_of
 
 
 def test_each_request_is_kept() -> None:

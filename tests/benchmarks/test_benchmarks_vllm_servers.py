@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bench_vllm, vllm_pacing
+from benchmarks.bench_vllm import __main__ as bench_vllm
+from benchmarks.bench_vllm import pacing as vllm_pacing
+from benchmarks.bench_vllm.bench_serve import Load, bench_flags
+from benchmarks.bench_vllm.process import VllmInstallation, chat_body, descendants, serve_flags
+from benchmarks.bench_vllm.tiny_llama import make_model
 from benchmarks.process import ProcessError
 from benchmarks.replay import from_seed
-from benchmarks.tiny_llama import make_model
-from benchmarks.vllm_bench_serve import Load, bench_flags
-from benchmarks.vllm_process import VllmInstallation, chat_body, descendants, serve_flags
 from vllm_client.hook.settings import ENV_PREFIX
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.bench_vllm.process import VllmInstallation
+from benchmarks.bench_vllm.queue import QueueSampler
+from benchmarks.bench_vllm.sources import DRIVERS, content_hash, driver_sources, sidecar_sources
 from benchmarks.process import ProcessError
 from benchmarks.stamp import REPOSITORY
-from benchmarks.vllm_process import VllmInstallation
-from benchmarks.vllm_queue import QueueSampler
-from benchmarks.vllm_sources import DRIVERS, content_hash, driver_sources, sidecar_sources
 
 
 @pytest.fixture
@@ -34,13 +34,13 @@ def test_only_what_drives_a_run_matters(copied: Path) -> None:
     (copied / "vllm_client" / "README.md").write_text("text")
     (copied / "vllm_client" / "__pycache__").mkdir()
     (copied / "vllm_client" / "__pycache__" / "x.cpython-311.pyc").write_bytes(b"x")
-    for name in ("vllm_figures", "vllm_rows", "vllm_report", "vllm_plan", "vllm_arms", "bench_sidecar", "quoted_vllm"):
-        (copied / "benchmarks" / f"{name}.py").write_text("changed = True\n")
+    for name in ("figures", "rows", "report", "plan", "arms", "new"):
+        (copied / "benchmarks" / "bench_vllm" / f"{name}.py").write_text("changed = True\n")
     assert (driver_sources(copied), sidecar_sources(copied)) == (drivers, sidecar)
 
     seen = {drivers}
     changed = [
-        *(f"benchmarks/{name}.py" for name in DRIVERS),
+        *(f"benchmarks/bench_vllm/{name}.py" for name in DRIVERS),
         "vllm_client/priority.py",
         "vllm_client/new.py",
         "proto/pars/text.py",

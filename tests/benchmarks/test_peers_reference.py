@@ -8,13 +8,13 @@ import httpx
 import pytest
 from transformers import AutoTokenizer
 
-from benchmarks.cases import PeerCase, ServedCase
+from benchmarks.bench_overhead.cases import PeerCase, ServedCase
+from benchmarks.bench_overhead.stage import Settings, Stage
 from benchmarks.peers.classifier import Classifier
 from benchmarks.peers.infinity import write_pair_checkpoint
 from benchmarks.peers.reference import make_app
 from benchmarks.peers.registry import PEERS, Peer, PeerError
 from benchmarks.peers.served import ServedPeer
-from benchmarks.stage import Settings, Stage
 from benchmarks.workload import made_up
 from trainer.checkpoint import read_checkpoint
 

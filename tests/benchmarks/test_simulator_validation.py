@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.bench_vllm.requests import KEPT
 from benchmarks.replay import RecordsError, from_seed
 from benchmarks.report import write_json
 from benchmarks.simulator import __main__ as simulator
@@ -25,7 +26,6 @@ from benchmarks.simulator.request import Outcome, Request
 from benchmarks.simulator.simulate import Setup, simulate
 from benchmarks.simulator.step_model import StepModel
 from benchmarks.simulator.validation import COMPARED_FIGURES, errors_of, fitting_runs, summary_of, validated
-from benchmarks.vllm_requests import KEPT
 
 REQUESTS, SLOTS, RATE = 120, 4, 3.3
 AROUND_MS = 12.0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import soak
+from benchmarks.soak import __main__ as soak
 
 
 def test_it_soaks_for_a_moment(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.soak_bundles import broken_bundles, point, read_bundle_id
+from benchmarks.soak.bundles import broken_bundles, point, read_bundle_id
 from sidecar.bundle import open_bundle
 from sidecar.errors import StartError
 from sidecar.ranker import Ranker

@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 from soak_answers import planned, response
 
-from benchmarks.soak_calls import Callers
-from benchmarks.soak_check import Known
-from benchmarks.soak_mix import SCORE, STREAM, Planned
-from benchmarks.soak_tally import UNANSWERED
+from benchmarks.soak.calls import Callers
+from benchmarks.soak.check import Known
+from benchmarks.soak.mix import SCORE, STREAM, Planned
+from benchmarks.soak.tally import UNANSWERED
 from pars.v1 import ranker_pb2
 
 Answer = Callable[[Any, Any], Awaitable[Any]]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from soak_answers import ENCODER, NGRAM, planned, response
 
-from benchmarks.soak_bundles import read_bundle_id
-from benchmarks.soak_check import Known
-from benchmarks.soak_mix import COMPARE
+from benchmarks.soak.bundles import read_bundle_id
+from benchmarks.soak.check import Known
+from benchmarks.soak.mix import COMPARE
 from pars.v1 import ranker_pb2
 
 

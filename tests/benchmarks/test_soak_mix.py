@@ -1,6 +1,6 @@
 """soak's calls: the same for a seed, and everything among them."""
 
-from benchmarks.soak_mix import Mix, Planned, deadline_class, pool
+from benchmarks.soak.mix import Mix, Planned, deadline_class, pool
 
 
 def test_the_mix_is_the_same_for_a_seed_and_has_everything() -> None:

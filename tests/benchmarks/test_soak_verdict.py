@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.soak_sidecar import unexpected_records
-from benchmarks.soak_verdict import MAX_FD_GROWTH, Sample, broken_promises, growth, per_minute
+from benchmarks.soak.sidecar import unexpected_records
+from benchmarks.soak.verdict import MAX_FD_GROWTH, Sample, broken_promises, growth, per_minute
 
 
 def samples(minutes: int, rss_mib: Callable[[float], float], fds: Callable[[float], int] = lambda minute: 20) -> list[Sample]:

@@ -27,7 +27,7 @@ from rude_requests import CASES, reply_to
 from shared_servers import PLAIN, Fleet
 from vllm_server import VllmServer
 
-from benchmarks.tiny_llama import make_model
+from benchmarks.bench_vllm.tiny_llama import make_model
 
 REPOSITORY = Path(__file__).parents[2]
 HERE = Path(__file__).parent

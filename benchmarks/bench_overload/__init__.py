@@ -1,0 +1,1 @@
+"""`make bench-overload`: more calls than the encoder can answer, and what is answered in time all the same."""

@@ -1,0 +1,54 @@
+"""What is compared: the arms, each a hook setting and somebody who ranks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from benchmarks.bench_vllm.rankers import Ranker
+from vllm_client import DEFAULT_WINDOW_MS
+
+SHORT_WINDOW_MS = 5_000
+"""Of the arm `ours-5s`: short against the waits of this benchmark, so that the bound of ageing shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """hook: settings beside the common ones, by name. ranker: who answers the hook."""
+
+    name: str
+    what: str
+    ranker: Ranker
+    hook: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def bound_ms(self) -> int | None:
+        """Nobody is overtaken by a request that arrives more than this later; None: the policy states no bound."""
+        policy = self.hook.get("policy", "ageing")
+        if policy in ("ageing", "cost"):
+            return int(self.hook.get("window_ms", DEFAULT_WINDOW_MS))
+        return 0 if policy == "equal" else None
+
+
+ARMS = (
+    Arm("equal", "first come, first served: the hook gives everybody the same priority", "none", {"policy": "equal"}),
+    Arm("ours", "the shipped ranker, served by the sidecar, with the default policy", "sidecar"),
+    Arm("oracle", "the recorded lengths themselves", "oracle"),
+    Arm("random", "the recorded lengths, dealt out anew: a ranker that knows nothing", "shuffled"),
+    Arm("prompt-length", "the longer the prompt, the later", "prompt_length"),
+    Arm("ours-ngram", "the shipped ranker's cheap n-gram tier", "sidecar", {"tier": "ngram"}),
+    Arm("ours-shortest", "the shipped ranker, shortest first, without ageing: no bound", "sidecar", {"policy": "shortest"}),
+    Arm(
+        "ours-5s",
+        "the shipped ranker, ageing with a window of 5 s instead of 40",
+        "sidecar",
+        {"window_ms": str(SHORT_WINDOW_MS)},
+    ),
+    Arm("oracle-shortest", "the recorded lengths, shortest first, without ageing: no bound", "oracle", {"policy": "shortest"}),
+)
+
+ARM_NAMES = tuple(arm.name for arm in ARMS)
+
+BASELINE, ORACLE = "equal", "oracle"
+
+
+def arm_named(name: str) -> Arm:
+    return next(arm for arm in ARMS if arm.name == name)

@@ -1,0 +1,92 @@
+"""What a benchmark on a real vLLM was asked for, where it runs, and what its runs depend on."""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench_vllm.kept_runs import KeptRuns
+from benchmarks.bench_vllm.pacing import plugin_folder
+from benchmarks.bench_vllm.process import VllmInstallation
+from benchmarks.bench_vllm.run import LoadSettings
+from benchmarks.bench_vllm.sources import driver_sources, sidecar_sources
+from benchmarks.bench_vllm.tiny_llama import make_model
+from benchmarks.replay import Replay, from_records, from_seed
+from benchmarks.stamp import Stamp
+from sidecar.bundle import open_bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """records: None for made-up requests. starts: of engines, for each arm and load. rounds: of requests one at a time, in each start
+    there. requests: of a run, but at the loads that requests_at names."""
+
+    records: Path | None
+    bundle: Path
+    arms: tuple[str, ...]
+    loads: tuple[str, ...]
+    starts: int
+    requests: int
+    requests_at: Mapping[str, int]
+    latency_starts: int
+    rounds: int
+    seed: int
+    settings: LoadSettings
+    smoke: bool
+
+    def replay(self, load: str, repetition: int) -> Replay:
+        """The requests of one repetition, the same at all loads with as many of them. Raises RecordsError."""
+        return self._replay(self.requests_at.get(load, self.requests), self.seed_of(repetition))
+
+    def common_replay(self) -> Replay:
+        """For what is measured once for all loads. Raises RecordsError."""
+        return self._replay(self.requests, self.seed)
+
+    def _replay(self, count: int, seed: int) -> Replay:
+        if self.records is None:
+            return from_seed(count, seed)
+        return from_records(self.records, count, seed)
+
+    def seed_of(self, repetition: int) -> int:
+        """Of requests and of their times; repetitions count from 1."""
+        return self.seed + repetition - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """vLLM with padded steps and at its own pace, where finished runs are kept, what all of them depend on, and those that ask the
+    sidecar besides."""
+
+    paced: VllmInstallation
+    unpaced: VllmInstallation
+    kept: KeptRuns
+    stamp: Stamp
+    versions: dict[str, str]
+    bundle_id: str
+    common: dict[str, Any]
+    asking: dict[str, Any]
+
+
+@contextlib.contextmanager
+def site_of(bench: Bench, vllm_bin: Path, runs: Path, stamp: Stamp) -> Iterator[Site]:
+    """Model and plugin are made for as long as it lasts; no engine is started. Raises ProcessError or a SidecarError when something is
+    not there."""
+    with tempfile.TemporaryDirectory(prefix="pars-bench-") as name:
+        folder = Path(name)
+        paced = VllmInstallation(
+            vllm_bin.absolute(), make_model(folder / "model"), plugin_folder(folder / "plugin"), bench.settings.step_ms
+        )
+        versions, bundle_id = paced.versions(), open_bundle(bench.bundle).bundle_id
+        yield Site(
+            paced=paced,
+            unpaced=dataclasses.replace(paced, step_ms=0.0),
+            kept=KeptRuns(runs),
+            stamp=stamp,
+            versions=versions,
+            bundle_id=bundle_id,
+            common={"vllm": versions, "drivers": driver_sources()},
+            asking={"sidecar": sidecar_sources(), "bundle_id": bundle_id},
+        )

@@ -1,0 +1,49 @@
+"""What a kept run on a real vLLM depends on among the sources: what they do, not commits, so that a change of words costs no hours."""
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.stamp import REPOSITORY
+
+DRIVERS = ("bench_serve", "oracle_ranker", "pacing", "process", "queue", "rankers", "run", "tiny_llama")
+"""The benchmark's modules that make a run what it is. What becomes of it afterwards, figures and report, is made anew each time;
+which arms and loads there are, and what is replayed, each run says for itself."""
+
+
+def content_hash(folders: Iterable[Path]) -> str:
+    """Of the Python files in folders and of files, by their places in them: not of times, caches, or where the folders are.
+
+    Nor of comments, docstrings and layout. Another version of Python may see another hash in the same files.
+    """
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")) if folder.is_dir() else [folder]:
+            place = path.relative_to(folder).as_posix() if folder.is_dir() else path.name
+            digest.update(f"{folder.name}/{place}\0".encode())
+            digest.update(hashlib.sha256(_without_words(path.read_bytes()).encode()).digest())
+    return digest.hexdigest()
+
+
+class _Docstrings(ast.NodeTransformer):
+    """Takes out strings that stand alone: of modules, classes and functions, and below constants."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        alone = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if alone else node
+
+
+def _without_words(source: bytes) -> str:
+    return ast.dump(_Docstrings().visit(ast.parse(source)))
+
+
+def driver_sources(repository: Path = REPOSITORY) -> str:
+    """Of what drives every run: the client library, the protocol, and DRIVERS."""
+    benchmarks = [repository / "benchmarks" / "bench_vllm" / f"{name}.py" for name in DRIVERS]
+    return content_hash([repository / "vllm_client", repository / "proto" / "pars", *benchmarks])
+
+
+def sidecar_sources(repository: Path = REPOSITORY) -> str:
+    """Of what runs that ask the sidecar depend on besides."""
+    return content_hash([repository / "sidecar", repository / "benchmarks" / "served.py"])
