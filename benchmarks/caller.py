@@ -66,7 +66,8 @@ class _Record:
 
     def __init__(self, job: CallsJob) -> None:
         self._end_s = job.end_s
-        self.tier = Tier.NGRAM if job.ngram else Tier.ANY
+        # The encoder by name: what it has no room for is a failed call, not a quick answer of the cheap tier.
+        self.tier = Tier.NGRAM if job.ngram else Tier.ENCODER
         self.calls: list[Call] = []
         self.failures: Counter[str] = Counter()
 

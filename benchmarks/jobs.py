@@ -62,8 +62,9 @@ class AroundJob:
 class CallsJob:
     """Client: `callers` of a sidecar, each sending its next call when the last is answered.
 
-    via: sync (one caller), asyncio, or stream (one ScoreStream for all). ngram: ask for that tier. begin_s, end_s: the window, on
-    the monotonic clock; calls start at once, and those before begin_s are the warm-up. first_prompt: where in the list to begin.
+    via: sync (one caller), asyncio, or stream (one ScoreStream for all). ngram: ask for that tier instead of the encoder. begin_s,
+    end_s: the window, on the monotonic clock; calls start at once, and those before begin_s are the warm-up. first_prompt: where in
+    the list to begin.
     calls_per_s: above 0, calls come at that rate instead, whether earlier ones are answered or not, and a call begins when it is
     due; `callers` is then 0. Not for sync.
     """
@@ -98,7 +99,7 @@ class HttpJob:
 
 @dataclass(frozen=True, slots=True)
 class EchoJob:
-    """gRPC alone: the bytes of one request there and back on a stream, one after the other. See benchmarks.echo."""
+    """gRPC alone: the bytes of one request there and back on a stream, one after the other. See benchmarks.bench_overhead.echo."""
 
     seconds: float
 

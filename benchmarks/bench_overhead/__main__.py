@@ -1,8 +1,8 @@
 """The sidecar against its physical limit and other servers, in one run: `python -m benchmarks.bench_overhead --bundle … --out …`.
 
 Contenders: the bare ONNX session, sidecars called through vllm_client, other servers of the same weights; each in a process of its
-own, alive for the whole run, one at work at a time. Every round measures every case; ratios are taken within a round. Works the same
-on a CPU and, with `--provider cuda`, on a GPU.
+own, alive for the whole run, one at work at a time. Every round measures every case; ratios are taken within a round. On a GPU
+(`--provider cuda`) without the other servers, which run on the CPU.
 """
 
 import argparse

@@ -36,9 +36,11 @@ def ratios_of(rows: Mapping[str, Row], peers: Sequence[str] = ()) -> dict[str, S
         for name, (ours, other, figure) in wanted.items()
         if ours in measured and other in measured
     }
-    unbatched = [spread for callers in UNBATCHED_CALLERS if (spread := ratios.get(f"throughput_{callers}_vs_unbatched"))]
+    unbatched = [ratios[name] for callers in UNBATCHED_CALLERS if (name := f"throughput_{callers}_vs_unbatched") in ratios]
     if unbatched:
-        ratios["lowest_throughput_vs_unbatched"] = min(unbatched)
+        # Nobody knows how low a failed one would have been.
+        there = [spread for spread in unbatched if spread is not None]
+        ratios["lowest_throughput_vs_unbatched"] = min(there) if len(there) == len(unbatched) else None
     if "ours_ngram_stream_1_item" in rows:
         # No ratio, but named among them: the one target that is a time.
         ratios["cheap_p50_ms"] = rows["ours_ngram_stream_1_item"].spread("p50_ms")

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.bench_overhead.cases import BareCase, Case, EchoCase, PeerCase, ServedCase
 from benchmarks.jobs import CallsJob, Contender, HttpJob
 from benchmarks.measurement import Measurement, measure
-from benchmarks.peers.registry import Peer
+from benchmarks.peers.registry import Peer, PeerError
 from benchmarks.peers.same_scores import largest_difference
 from benchmarks.peers.served import ServedPeer
 from benchmarks.process import LineProcess, ProcessError
@@ -36,6 +36,21 @@ class Settings:
     caller_processes: int
     sidecar_flags: tuple[str, ...]
     smoke: bool
+
+
+def check_device(peers: Sequence[Peer], *, on_gpu: bool) -> None:
+    """Peers run on the CPU, whatever there is. Raises PeerError when ours does not: that would compare devices, not servers."""
+    if peers and on_gpu:
+        raise PeerError(
+            "the other servers run on the CPU and ours on a GPU, which is no comparison: --provider cpu, or --peers none"
+        )
+
+
+def processes_of(case: ServedCase | PeerCase, there: int) -> int:
+    """How many of the caller processes that are there take part. One stream is one client's, and a client is one process."""
+    if isinstance(case, ServedCase) and case.via == "stream":
+        return 1
+    return there if case.load else min(case.callers, there)
 
 
 class Stage:
@@ -71,7 +86,8 @@ class Stage:
         """Start one after the other, since a sidecar measures its model's cost at start and wants the machine to itself.
 
         checkpoint: what the bundle was made of, which the peers are to serve; not needed without peers. best_bundle: the same
-        ranker for the sidecar `best`, which is not there without it. Raises PeerError when a peer scores differently.
+        ranker for the sidecar `best`, which is not there without it. Raises PeerError when a peer scores differently, or when ours
+        does not run on the CPU as the peers do.
         """
         if peers and checkpoint is None:
             raise ValueError("peers need a checkpoint to serve")
@@ -103,6 +119,7 @@ class Stage:
             providers = {bare.about["execution_provider"], *(each.execution_provider for each in sidecars.values())}
             if len(providers) > 1:
                 raise ProcessError(f"the contenders run on different providers: {', '.join(sorted(providers))}")
+            check_device(peers, on_gpu=bare.about["on_gpu"])
             stage = cls(bare, echo, callers, sidecars)
             if peers and checkpoint is not None:
                 stage.http_callers = [contender("benchmarks.peers.caller") for _ in range(settings.caller_processes)]
@@ -136,7 +153,7 @@ class Stage:
     def _measure_served(
         self, case: ServedCase | PeerCase, settings: Settings, callers: Sequence[Contender], server: LineProcess
     ) -> Measurement:
-        callers = callers if case.load else callers[: case.callers]
+        callers = callers[: processes_of(case, len(callers))]
         seconds = settings.seconds * case.share
         warm_up_s = min(seconds * WARM_UP_SHARE, MAX_WARM_UP_S)
         server_cpu_s = -server.cpu_s()

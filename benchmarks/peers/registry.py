@@ -9,7 +9,7 @@ from benchmarks.stamp import REPOSITORY
 
 
 class PeerError(RuntimeError):
-    """A peer cannot be compared: it is unknown, not installed, answers nonsense or scores differently."""
+    """A peer cannot be compared: it is unknown, not installed, answers nonsense, scores differently, or runs on another device."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ from benchmarks.bench_overhead.__main__ import main
 from benchmarks.bench_overhead.best_bundle import best_bundle
 from benchmarks.bench_overhead.cases import CPU_BATCHES, GROUP_PROMPTS, PARTS, SHAPES, PeerCase, ServedCase, cases_of_a_round
 from benchmarks.bench_overhead.ratios import limits, ratios_of
+from benchmarks.bench_overhead.stage import check_device, processes_of
 from benchmarks.measurement import Call, Measurement, Recording, Row, Spread, measure
+from benchmarks.peers.registry import PEERS, PeerError
 from benchmarks.report import ratios_json, ratios_table
 
 NAMED = {
@@ -102,6 +104,30 @@ def test_the_lowest_ratio_to_unbatched_scoring_counts() -> None:
     alone = {f"unbatched_{callers}_callers": 100.0 for callers in (8, 64, 256)}
     rows = rows_of(("limit", "ours"), **{name: measurement(rate) for name, rate in (rates | alone).items()})
     assert ratios_of(rows)["lowest_throughput_vs_unbatched"] == Spread(1.2, 1.2, 1.2)
+
+
+def test_the_lowest_ratio_is_unknown_when_one_of_them_failed() -> None:
+    rows = rows_of(("limit", "ours"), ours_8_callers=measurement(failures={"OverloadedError": 1}))
+    ratios = ratios_of(rows)
+    assert ratios["throughput_64_vs_unbatched"] is not None
+    assert ratios["throughput_8_vs_unbatched"] is None
+    assert ratios["lowest_throughput_vs_unbatched"] is None
+
+
+def test_a_stream_is_called_by_one_process() -> None:
+    stream = ServedCase("a", "a", "unix", "stream", 64)
+    callers = ServedCase("b", "b", "unix", "asyncio", 64)
+    assert [processes_of(case, 4) for case in (stream, callers, replace(callers, callers=2))] == [1, 4, 2]
+    in_the_open = [replace(case, callers=0, load=0.6) for case in (stream, callers)]
+    assert [processes_of(case, 4) for case in in_the_open] == [1, 4]
+    assert processes_of(PeerCase("c", "c", "mosec", 0, load=0.6), 4) == 4
+
+
+def test_servers_on_different_devices_are_not_compared() -> None:
+    with pytest.raises(PeerError, match="--provider cpu, or --peers none"):
+        check_device([PEERS["mosec"]], on_gpu=True)
+    check_device([PEERS["mosec"]], on_gpu=False)
+    check_device([], on_gpu=True)
 
 
 def test_a_failed_side_is_null_in_json_and_named_in_the_table() -> None:
