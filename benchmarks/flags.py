@@ -14,3 +14,19 @@ def some_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
         return names
 
     return parse
+
+
+def some_seconds(text: str) -> float:
+    """For a flag that says how long something takes."""
+    value = float(text)
+    if not 0 < value < 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0 and below 3600")
+    return value
+
+
+def at_least_one(text: str) -> int:
+    """For a flag that says how many of something there are."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value

@@ -1,6 +1,7 @@
 """The prompts that are scored: from a seed, or from a file; always in an order that makes any stretch a fair sample."""
 
 import hashlib
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ class Workload:
     def sha256(self) -> str:
         """Of the prompts, joined by NUL: two runs with the same one scored the same."""
         return hashlib.sha256("\0".join(self.prompts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def write_prompts(path: Path, prompts: Sequence[str]) -> None:
+    """As .jsonl, in this order, for a process that is to send or score them; read_prompts reads it."""
+    path.write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts), encoding="utf-8")
 
 
 def made_up(count: int, seed: int) -> Workload:

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench_vllm.rankers import oracle
+from benchmarks.circumstances import circumstances
+from benchmarks.flags import at_least_one
 from benchmarks.measurement import percentile, spread_of
-from benchmarks.process import LineProcess, ProcessError
+from benchmarks.process import LineProcess, ProcessError, exit_on_signals
 from benchmarks.report import aligned, write_json
 from benchmarks.stamp import make_stamp
 
@@ -41,7 +43,6 @@ NOTES = (
     "The ranker is a small asyncio server in Python on another core; its own time is part of the scored cases' wall.",
     "frozen: the ranker is stopped with SIGSTOP, then one request per millisecond is sent. The first few pay the deadline.",
 )
-SMOKE_NOTE = "A smoke run: it shows that the benchmark works and measures nothing."
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +235,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=Path(sys.executable),
         help="of the environment in which the hook runs (default: this one)",
     )
-    parser.add_argument("--requests", type=int, default=REQUESTS, help=f"of each case in each round (default {REQUESTS})")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often every case is measured (default {ROUNDS})")
+    parser.add_argument(
+        "--requests", type=at_least_one, default=REQUESTS, help=f"of each case in each round (default {REQUESTS})"
+    )
+    parser.add_argument(
+        "--rounds", type=at_least_one, default=ROUNDS, help=f"how often every case is measured (default {ROUNDS})"
+    )
     parser.add_argument("--smoke", action="store_true", help="a few seconds in all: does it work? Measures nothing")
     flags = parser.parse_args(given)
     stamp = make_stamp(MODULE, given)
@@ -245,18 +250,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ProcessError as error:
         print(f"bench_hook: {error}", file=sys.stderr)
         return 1
-    report = {
+    report: dict[str, Any] = {
         "benchmark": "hook",
-        "notes": [*NOTES, *([SMOKE_NOTE] if flags.smoke else [])],
+        "notes": [*NOTES, *circumstances(stamp, smoke=flags.smoke)],
         "stamp": dataclasses.asdict(stamp),
         "driver": about,
         "settings": {"requests": requests, "rounds": rounds, "smoke": flags.smoke},
         "rows": rows,
     }
     write_json(flags.out, report)
-    print("\n".join([*table(rows), "", *NOTES]))
+    print("\n".join([*table(rows), "", *report["notes"]]))
     return 1 if any(row["unexpected"] for row in rows) else 0
 
 
 if __name__ == "__main__":
+    exit_on_signals()
     sys.exit(main())

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from benchmarks.peers.same_scores import largest_difference
 from benchmarks.peers.served import ServedPeer
 from benchmarks.process import LineProcess, ProcessError
 from benchmarks.served import ServedSidecar
-from benchmarks.workload import Workload
+from benchmarks.workload import Workload, write_prompts
 
 WARM_UP_SHARE, MAX_WARM_UP_S = 0.2, 2.0
 """Of a case's seconds: long enough for connections to open and a queue to form."""
@@ -94,7 +93,7 @@ class Stage:
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pars-bench-")))
             prompts = folder / "prompts.jsonl"
-            prompts.write_text("".join(json.dumps(prompt) + "\n" for prompt in workload.prompts), encoding="utf-8")
+            write_prompts(prompts, workload.prompts)
 
             def contender(*arguments: str) -> Contender:
                 command = [sys.executable, "-m", *arguments, "--prompts", str(prompts)]

@@ -18,12 +18,14 @@ from typing import Any
 
 from benchmarks.bench_overload.figures import Outcome, arm_figures, capacity_per_s, overload_table
 from benchmarks.bench_overload.load import LoadJob, job_line
+from benchmarks.circumstances import circumstances
+from benchmarks.flags import some_seconds
 from benchmarks.jobs import GRACE_S, READY_S
-from benchmarks.process import LineProcess, ProcessError
+from benchmarks.process import LineProcess, ProcessError, exit_on_signals
 from benchmarks.report import write_json
 from benchmarks.served import ServedSidecar
-from benchmarks.stamp import make_stamp
-from benchmarks.workload import made_up
+from benchmarks.stamp import Stamp, make_stamp
+from benchmarks.workload import made_up, write_prompts
 from vllm_client import RankerClientError
 
 MODULE = "benchmarks.bench_overload"
@@ -51,7 +53,6 @@ NOTES = (
     "The caller runs on the same cores as the sidecar, and every call costs both of them, so at three times the capacity some of "
     "the encoder's cores go to gRPC. Shares and ratios are what to read; rates and times are of this machine.",
 )
-SMOKE_NOTE = "A smoke run: it shows that the benchmark works and measures nothing."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,8 +81,7 @@ class Stage:
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pars-overload-")))
             prompts = folder / "prompts.jsonl"
-            workload = made_up(PROMPTS, settings.seed)
-            prompts.write_text("".join(json.dumps(prompt) + "\n" for prompt in workload.prompts), encoding="utf-8")
+            write_prompts(prompts, made_up(PROMPTS, settings.seed).prompts)
             sidecars = {}
             for fallback, word in ((True, "on"), (False, "off")):
                 flags = ("--tier-fallback", word)
@@ -125,10 +125,11 @@ class Stage:
         return [Outcome(*row) for row in answer["outcomes"]], answer["cpu_s"]
 
 
-def run(bundle: Path, settings: Settings, stamp: Any) -> dict[str, Any]:
+def run(bundle: Path, settings: Settings, stamp: Stamp) -> dict[str, Any]:
     """Measure everything; returns the report. Raises ProcessError when something cannot start or dies."""
     with Stage.open(bundle, settings) as stage:
-        stage.capacity(True, settings)  # warm-up: the first seconds of a process are its slowest
+        for fallback in stage.sidecars:
+            stage.capacity(fallback, settings)  # warm-up: the first seconds of a process are its slowest
         before = stage.capacity(True, settings)
         print(f"the encoder answers {before:.0f} prompts/s", file=sys.stderr, flush=True)
         arms = []
@@ -141,7 +142,7 @@ def run(bundle: Path, settings: Settings, stamp: Any) -> dict[str, Any]:
         sidecar = stage.sidecars[True]
         return {
             "benchmark": "overload",
-            "notes": [*NOTES, *([SMOKE_NOTE] if settings.smoke else [])],
+            "notes": [*NOTES, *circumstances(stamp, smoke=settings.smoke)],
             "stamp": stamp,
             "settings": settings,
             "execution_provider": sidecar.execution_provider,
@@ -180,7 +181,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__.split("\n\n")[0])
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--out", type=Path, required=True, help="JSON report to write")
-    parser.add_argument("--seconds", type=float, help=f"of each arm (default {SECONDS:g}); capacity takes half of it, thrice")
+    parser.add_argument(
+        "--seconds", type=some_seconds, help=f"of each arm (default {SECONDS:g}); capacity takes half of it, four times"
+    )
     parser.add_argument("--provider", choices=("auto", "cpu", "cuda"), default="auto", help="of the sidecars (default auto)")
     parser.add_argument("--seed", type=int, default=0, help="of the prompts and the arrivals (default 0)")
     parser.add_argument("--smoke", action="store_true", help="a few seconds in all: does it work? Measures nothing")
@@ -188,4 +191,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    exit_on_signals()
     sys.exit(main())

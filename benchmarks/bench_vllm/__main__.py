@@ -8,7 +8,6 @@ writes the report of what there is.
 
 import argparse
 import contextlib
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,8 +22,9 @@ from benchmarks.bench_vllm.report import NOTES, about, runs_part
 from benchmarks.bench_vllm.rows import ratio_lines, rows_table
 from benchmarks.bench_vllm.run import LoadSettings
 from benchmarks.bench_vllm.site import Bench, site_of
+from benchmarks.circumstances import SMOKE_NOTE
 from benchmarks.flags import some_of
-from benchmarks.process import ProcessError
+from benchmarks.process import ProcessError, exit_on_signals
 from benchmarks.replay import RecordsError
 from benchmarks.report import write_json
 from benchmarks.stamp import REPOSITORY, make_stamp
@@ -36,8 +36,6 @@ LOAD = "load"
 PARTS = (LOAD, LOW_LOAD)
 
 SMOKE_REQUESTS, SMOKE_ARMS, SMOKE_LOADS = 40, ("equal", "ours", "oracle"), ("1.0",)
-
-SMOKE_NOTE = "A smoke run: it shows that the benchmark works and measures nothing."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,5 +129,5 @@ def counts_by_load(text: str) -> dict[str, int]:
 
 if __name__ == "__main__":
     # An engine must not be left behind by whoever stops this.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exit_on_signals()
     sys.exit(main())

@@ -23,6 +23,7 @@ from benchmarks.chain.fresh_clone import FreshClone, pytest_counts
 from benchmarks.chain.measured_bundles import export_all
 from benchmarks.chain.report import PART_KEYS, PartError, merged, tables
 from benchmarks.chain.tau_table import tau_rows
+from benchmarks.process import exit_on_signals
 from benchmarks.report import write_json
 from benchmarks.stamp import CHANGES, REPOSITORY, make_stamp
 from exporter.precision import DEFAULT_PRECISION
@@ -162,4 +163,5 @@ def _parts(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    exit_on_signals()
     sys.exit(main())

@@ -1,9 +1,7 @@
 """A clone of the repository as a stranger has it: a new folder, nothing installed, nothing cached."""
 
-import contextlib
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -12,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.chain.report import PartError
+from benchmarks.process_group import process_group
 
 CLONE_S = 300.0
-KILLED_S = 30.0
 TAIL_LINES = 15
 """Shown of a command that failed."""
 
@@ -80,30 +78,14 @@ def pytest_counts(output: str) -> dict[str, int]:
 
 
 def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str], deadline_s: float) -> Done:
-    """Run with a deadline, in a process group of its own so that what it starts ends with it."""
+    """Run with a deadline; what it starts ends with it."""
     shown = " ".join(command)
     began_s = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=deadline_s)
-    except BaseException as error:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=KILLED_S)
-        if isinstance(error, subprocess.TimeoutExpired):
+    with process_group(command, folder, environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            output, _ = process.communicate(timeout=deadline_s)
+        except subprocess.TimeoutExpired as error:
             raise PartError(f"`{shown}` took longer than {deadline_s:.0f} s") from error
-        raise
     seconds = time.monotonic() - began_s
     if process.returncode:
         tail = "".join(f"\n  | {line}" for line in output.splitlines()[-TAIL_LINES:])

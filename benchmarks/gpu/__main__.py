@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -11,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.deadline import STOP_S, run_until
+from benchmarks.circumstances import circumstances
+from benchmarks.gpu.deadline import run_until
 from benchmarks.gpu.figures import headline, table, targets
 from benchmarks.gpu.part import MEASURES, named_folder
 from benchmarks.gpu.plan import FULL, SMOKE
+from benchmarks.process import exit_on_signals
+from benchmarks.process_group import STOP_S
 from benchmarks.report import plain, write_json
 from benchmarks.stamp import make_stamp
 
@@ -33,7 +35,6 @@ NOTES = (
     "The floor is one thread running the session that the sidecar uses, with all inputs on the device beforehand: no tokenizer, no copies.",
     "x_vs_y is y's time over x's, above 1 where x is faster: [median, lowest, highest] over the shapes.",
 )
-SMOKE_NOTE = "A smoke run: it shows that the benchmark works and measures nothing."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,8 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     flags = _parser().parse_args(given)
     stamp = make_stamp(MODULE, given)
-    # So that a stop from outside also ends the part at work, see deadline.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     give_up_s = time.monotonic() + flags.budget_s
     outcomes: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="pars-gpu-") as folder:
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = {name: outcome["failures"] for name, outcome in outcomes.items() if outcome["failures"]}
     report = {
         "benchmark": "gpu",
-        "notes": [*NOTES, *([SMOKE_NOTE] if flags.smoke else [])],
+        "notes": [*NOTES, *circumstances(stamp, smoke=flags.smoke)],
         "stamp": stamp,
         "provider": flags.provider,
         "bundles": [name for name, _ in flags.bundle],
@@ -110,4 +109,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    # So that a stop from outside also ends the part at work, see process_group.
+    exit_on_signals()
     sys.exit(main())

@@ -19,6 +19,7 @@ from benchmarks.measurement import added, measure, percentile
 from benchmarks.process import LineProcess, ProcessError
 from benchmarks.process_tree import tree_of
 from benchmarks.served import ServedSidecar
+from benchmarks.workload import write_prompts
 from sidecar.cores import allotted_cores
 from vllm_client import RankerClientError
 
@@ -38,7 +39,7 @@ def measure_rpc(job: Job, outcome: Outcome) -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pars-gpu-")))
         prompts = folder / "prompts.jsonl"
-        prompts.write_text("".join(json.dumps(prompt) + "\n" for prompt in job.prompts), encoding="utf-8")
+        write_prompts(prompts, job.prompts)
 
         def child(module: str) -> LineProcess:
             command = [sys.executable, "-m", module, "--prompts", str(prompts)]

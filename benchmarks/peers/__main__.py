@@ -4,7 +4,6 @@ It measures nothing but differences, memory and what a peer takes while it has n
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -15,10 +14,10 @@ from benchmarks.jobs import Contender
 from benchmarks.peers.registry import Peer, PeerError, chosen
 from benchmarks.peers.same_scores import largest_difference
 from benchmarks.peers.served import ServedPeer
-from benchmarks.process import LineProcess, ProcessError
+from benchmarks.process import LineProcess, ProcessError, exit_on_signals
 from benchmarks.process_tree import tree_of
 from benchmarks.report import aligned
-from benchmarks.workload import made_up
+from benchmarks.workload import made_up, write_prompts
 
 PROMPTS = 512
 IDLE_S = 5.0
@@ -30,8 +29,7 @@ def _bundle_sample(bundle: Path) -> tuple[list[str], list[float]]:
     """Prompts and the bare session's scores of them."""
     with tempfile.TemporaryDirectory(prefix="pars-peers-") as folder:
         prompts = Path(folder) / "prompts.jsonl"
-        lines = [json.dumps(prompt) + "\n" for prompt in made_up(PROMPTS, seed=0).prompts]
-        prompts.write_text("".join(lines), encoding="utf-8")
+        write_prompts(prompts, made_up(PROMPTS, seed=0).prompts)
         command = [sys.executable, "-m", "benchmarks.bare", "--bundle", str(bundle.resolve()), "--provider", "cpu"]
         with LineProcess([*command, "--prompts", str(prompts)], merge_stderr=False) as process:
             sample = Contender(process).about["sample"]
@@ -84,4 +82,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    exit_on_signals()
     sys.exit(main())

@@ -20,7 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.process import LineProcess, ProcessError
+from benchmarks.circumstances import circumstances
+from benchmarks.process import LineProcess, ProcessError, exit_on_signals
 from benchmarks.report import aligned, write_json
 from benchmarks.soak.bundles import broken_bundles, read_bundle_id, second_bundle
 from benchmarks.soak.calls import LAST_S, LEARN_S, MAX_WAIT_S, SLACK_S
@@ -291,7 +292,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     broken += [] if soak.killed_callers else ["no caller was killed: the run did not do what it is for"]
     report: dict[str, Any] = {
         "benchmark": "soak",
-        "notes": [*NOTES, *([UNJUDGED_NOTE] if settings.minutes < JUDGED_MINUTES else [])],
+        "notes": [
+            *NOTES,
+            *([UNJUDGED_NOTE] if settings.minutes < JUDGED_MINUTES else []),
+            *circumstances(stamp, smoke=False),
+        ],
         "stamp": stamp,
         "settings": settings,
         "killed_callers": soak.killed_callers,
@@ -317,4 +322,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    exit_on_signals()
     sys.exit(main())

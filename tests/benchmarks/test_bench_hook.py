@@ -46,3 +46,9 @@ def test_the_hook_benchmark_runs_whole(tmp_path: Path, capsys: pytest.CaptureFix
         each.value for each in (Outcome.DEADLINE, Outcome.BREAKER_OPEN, Outcome.UNCONNECTED)
     }
     assert report["stamp"]["command"].endswith("--smoke")
+
+
+def test_no_round_is_no_measurement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench_hook.main(["--out", str(tmp_path / "hook.json"), "--rounds", "0"])
+    assert "--rounds: 0 is not at least 1" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chain.report import PART_KEYS, PartError, merged, tables
+from benchmarks.circumstances import BUSY_NOTE, SMOKE_NOTE, circumstances
 from benchmarks.measurement import Call, Measurement, Recording, Row, Spread, best, measure, percentile, prompts_per_s, ratio
 from benchmarks.process_tree import Memory
 from benchmarks.report import aligned, plain, row_json, rows_table, write_json
@@ -124,6 +125,13 @@ def test_the_limit_is_the_batch_size_with_the_best_median() -> None:
     steady, lucky = row("steady", *map(measurement, (90, 100, 110))), row("lucky", *map(measurement, (10, 20, 500)))
     assert best([lucky, steady], "prompts_per_s") is steady
     assert best([row("failed", measurement(failures={"x": 1}))], "prompts_per_s") is None
+
+
+def test_a_report_says_when_its_machine_was_busy_or_it_measured_nothing() -> None:
+    busy = replace(STAMP, machine=replace(STAMP.machine, load_average_1_min=0.6))
+    assert circumstances(STAMP, smoke=False) == []
+    assert circumstances(busy, smoke=False) == [BUSY_NOTE]
+    assert circumstances(busy, smoke=True) == [BUSY_NOTE, SMOKE_NOTE]
 
 
 def test_columns_line_up() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import process_group
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import deadline
 from benchmarks.gpu.deadline import run_until
 from benchmarks.process_tree import started_ticks
 
@@ -80,7 +80,7 @@ def test_a_part_out_of_time_is_ended_with_its_children(tmp_path: Path) -> None:
 
 
 def test_a_part_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadline, "STOP_S", 0.2)
+    monkeypatch.setattr(process_group, "STOP_S", 0.2)
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     began_s = time.monotonic()
     assert run_until([sys.executable, "-c", deaf], 1.0, os.environ) == "not done after 1 s"
