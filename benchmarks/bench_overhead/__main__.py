@@ -22,18 +22,20 @@ from benchmarks.bench_overhead.cases import (
     PARTS,
     SMOKE_BATCHES,
     SMOKE_OPEN_LOADS,
+    Case,
     PeerCase,
     ServedCase,
     cases_of_a_round,
 )
-from benchmarks.bench_overhead.ratios import limits, ratios_of
+from benchmarks.bench_overhead.ratios import limits, ours_failed, ratios_of
 from benchmarks.bench_overhead.stage import Settings, Stage
-from benchmarks.flags import some_of
-from benchmarks.measurement import Measurement, Row
+from benchmarks.circumstances import circumstances
+from benchmarks.flags import at_least_one, some_of, some_seconds
+from benchmarks.measurement import Measurement, Row, Spread
 from benchmarks.peers.registry import Peer, PeerError, chosen
-from benchmarks.process import ProcessError
+from benchmarks.process import ProcessError, exit_on_signals
 from benchmarks.report import ratios_json, ratios_table, row_json, rows_table, write_json
-from benchmarks.stamp import REPOSITORY, make_stamp
+from benchmarks.stamp import REPOSITORY, Stamp, make_stamp
 from benchmarks.workload import Workload, from_file, made_up
 from sidecar.cores import allotted_cores
 from sidecar.errors import SidecarError
@@ -60,11 +62,6 @@ NOTES = (
     "`outside` is what a caller waited beyond the server's own tokenise, queue and infer: client, kernel, gRPC, event loop.",
     "Open loop: Poisson arrivals at a fraction of the limit in the first round; latency counts from when a call was due.",
 )
-BUSY_NOTE = "Other work was running when this began (see load_average_1_min): trust the ratios little, the times not at all."
-BUSY_SHARE = 0.25
-"""Of the allotted cores."""
-
-SMOKE_NOTE = "A smoke run: it shows that the benchmark works and measures nothing."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,8 +75,18 @@ class Contenders:
     best: tuple[Path, BestBundle] | None = None
 
 
-def run(contenders: Contenders, workload: Workload, settings: Settings, stamp: Any) -> tuple[dict[str, Any], list[Row]]:
-    """Measure everything; returns the report and its rows. Raises ProcessError or PeerError when a contender cannot start or dies."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run. report: to be written; the rest of it is for people. has_failed: see main."""
+
+    report: dict[str, Any]
+    rows: list[Row]
+    ratios: dict[str, Spread | None]
+    has_failed: bool
+
+
+def run(contenders: Contenders, workload: Workload, settings: Settings, stamp: Stamp) -> Outcome:
+    """Measure everything. Raises ProcessError or PeerError when a contender cannot start, or dies before a round was whole."""
     best_folder, best = contenders.best or (None, None)
     names = [peer.name for peer in contenders.peers]
     with Stage.open(
@@ -98,16 +105,7 @@ def run(contenders: Contenders, workload: Workload, settings: Settings, stamp: A
             peers=names,
             open_loads=SMOKE_OPEN_LOADS if settings.smoke else OPEN_LOADS,
         )
-        measured: dict[str, list[Measurement]] = {case.name: [] for case in cases}
-        began_s = time.monotonic()
-        for number in range(settings.rounds):
-            # There and back, so that a machine that slowly heats up or fills up favours nobody.
-            for case in cases if number % 2 == 0 else cases[::-1]:
-                if isinstance(case, ServedCase | PeerCase) and case.load and stage.limit_per_s is None:
-                    stage.limit_per_s = _limit_per_s(measured)
-                print(f"round {number + 1} of {settings.rounds}: {case.what}", file=sys.stderr, flush=True)
-                measured[case.name].append(stage.measure(case, settings))
-            print(f"round {number + 1} done after {time.monotonic() - began_s:.0f} s", file=sys.stderr, flush=True)
+        measured, cut_short = whole_rounds(stage, cases, settings)
         cost_models = {over: sidecar.cost_model for over, sidecar in stage.sidecars.items()}
         workers = int(stage.sidecars["unix"].says["workers"])
         peers = {
@@ -117,14 +115,13 @@ def run(contenders: Contenders, workload: Workload, settings: Settings, stamp: A
         limit_per_s = stage.limit_per_s
     rows = {case.name: Row(case.name, case.what, measured[case.name]) for case in cases}
     ratios = ratios_of(rows, names)
-    if best is not None:
+    if best is not None and best.tau_loss is not None:
         ratios["best_tau_loss"] = best.tau_loss
-    busy = stamp.machine.load_average_1_min > BUSY_SHARE * stamp.machine.allotted_cores
     report = {
         "benchmark": "overhead",
-        "notes": [*NOTES, *([BUSY_NOTE] if busy else []), *([SMOKE_NOTE] if settings.smoke else [])],
+        "notes": [*NOTES, *([cut_short] if cut_short else []), *circumstances(stamp, smoke=settings.smoke)],
         "stamp": stamp,
-        "settings": settings,
+        "settings": dataclasses.replace(settings, rounds=len(measured[cases[0].name])),
         "parts": contenders.parts,
         "execution_provider": about["execution_provider"],
         "bundle": {"bundle_id": about["bundle_id"], "model_name": about["model_name"]},
@@ -143,12 +140,39 @@ def run(contenders: Contenders, workload: Workload, settings: Settings, stamp: A
         **ratios_json(ratios),
         "rows": [row_json(row) for row in rows.values()],
     }
-    return report, list(rows.values())
+    return Outcome(report, list(rows.values()), ratios, bool(cut_short) or ours_failed(rows, ratios, names))
 
 
-def _limit_per_s(measured: dict[str, list[Measurement]]) -> float:
-    """The bare session's best throughput so far."""
-    limit = limits({name: Row(name, name, rounds) for name, rounds in measured.items()}).get("all_sorted")
+def whole_rounds(stage: Stage, cases: Sequence[Case], settings: Settings) -> tuple[dict[str, list[Measurement]], str | None]:
+    """Every case, round by round; and why there are fewer rounds than asked for, when a contender died in a later one.
+
+    Raises ProcessError when it died in the first. A round that is not whole is left out: ratios are taken within rounds.
+    """
+    measured: dict[str, list[Measurement]] = {case.name: [] for case in cases}
+    began_s = time.monotonic()
+    for number in range(settings.rounds):
+        this_round: dict[str, Measurement] = {}
+        try:
+            # There and back, so that a machine that slowly heats up or fills up favours nobody.
+            for case in cases if number % 2 == 0 else cases[::-1]:
+                if isinstance(case, ServedCase | PeerCase) and case.load and stage.limit_per_s is None:
+                    stage.limit_per_s = _limit_per_s(this_round)
+                print(f"round {number + 1} of {settings.rounds}: {case.what}", file=sys.stderr, flush=True)
+                this_round[case.name] = stage.measure(case, settings)
+        except ProcessError as error:
+            if number == 0:
+                raise
+            print(f"bench_overhead: {error}", file=sys.stderr)
+            return measured, f"Cut short: {number} of {settings.rounds} rounds. {str(error).partition('; it said:')[0]}."
+        for name, one in this_round.items():
+            measured[name].append(one)
+        print(f"round {number + 1} done after {time.monotonic() - began_s:.0f} s", file=sys.stderr, flush=True)
+    return measured, None
+
+
+def _limit_per_s(this_round: dict[str, Measurement]) -> float:
+    """The bare session's best throughput in it."""
+    limit = limits({name: Row(name, name, [one]) for name, one in this_round.items()}).get("all_sorted")
     spread = limit and limit.spread("prompts_per_s")
     if not spread:
         raise ProcessError("the bare session failed, so there is no limit to take a fraction of")
@@ -156,8 +180,9 @@ def _limit_per_s(measured: dict[str, list[Measurement]]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0: measured; 1: a call of ours or of the bare session failed somewhere, or a ratio is missing (the report is written, and
-    says where), or nothing could start. What a peer fails at is a result, and so are calls that an open loop has no answer to.
+    """Exit code 0: measured; 1: a call of ours or of the bare session failed somewhere, a ratio of theirs is missing, or a contender
+    died after the first round (the report is written, and says where), or nothing could start. What a peer fails at is a result, and so
+    are calls that an open loop has no answer to.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     flags = _parser().parse_args(given)
@@ -178,20 +203,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workload = (
             from_file(flags.prompts, flags.seed) if flags.prompts else made_up(SMOKE_PROMPTS if smoke else PROMPTS, flags.seed)
         )
-        report, rows = run(contenders, workload, settings, stamp)
+        outcome = run(contenders, workload, settings, stamp)
     except (ProcessError, PeerError, PromptFileError, SidecarError) as error:
         print(f"bench_overhead: {error}", file=sys.stderr)
         return 1
+    report = outcome.report
     write_json(flags.out, report)
-    ratios = ratios_of({row.name: row for row in rows}, [peer.name for peer in contenders.peers])
-    print("\n".join([*rows_table(rows), "", *ratios_table(ratios), "", *report["notes"]]))
+    print("\n".join([*rows_table(outcome.rows), "", *ratios_table(outcome.ratios), "", *report["notes"]]))
     print(f"{report['execution_provider']}, {stamp.machine.cpu_model}, {stamp.machine.allotted_cores} cores → {flags.out}")
-    own = [
-        row
-        for row in rows
-        if row.name.startswith(("bare", "ours", "unbatched", "best")) and not row.name.startswith("ours_open")
-    ]
-    return 1 if any(row.failures or not row.clean_rounds for row in own) or None in ratios.values() else 0
+    return 1 if outcome.has_failed else 0
 
 
 def _contenders(flags: argparse.Namespace) -> Contenders:
@@ -219,15 +239,15 @@ def _parser() -> argparse.ArgumentParser:
         "--parts", type=_parts, default=PARTS, help=f"some of {','.join(PARTS)}, separated by commas (default all)"
     )
     parser.add_argument(
-        "--seconds", type=_positive, help=f"of a case in each round; some get a part of it (default {SECONDS:g})"
+        "--seconds", type=some_seconds, help=f"of a case in each round; some get a part of it (default {SECONDS:g})"
     )
-    parser.add_argument("--rounds", type=_count, help=f"how often every case is measured (default {ROUNDS})")
+    parser.add_argument("--rounds", type=at_least_one, help=f"how often every case is measured (default {ROUNDS})")
     parser.add_argument(
         "--provider", choices=("auto", "cpu", "cuda"), default="auto", help="of ours and the bare session (default auto)"
     )
     parser.add_argument("--prompts", type=Path, help="one per line, or .jsonl with `prompt`; default: made up from the seed")
     parser.add_argument("--seed", type=int, default=0, help="of the prompts and their order (default 0)")
-    parser.add_argument("--caller-processes", type=_count, help="processes the callers are spread over; default by cores")
+    parser.add_argument("--caller-processes", type=at_least_one, help="processes the callers are spread over; default by cores")
     parser.add_argument("--sidecar-flags", default="", help="further flags of `python -m sidecar`, as one argument")
     parser.add_argument("--smoke", action="store_true", help="a few seconds in all: does it work? Measures nothing")
     return parser
@@ -240,19 +260,6 @@ def _parts(text: str) -> tuple[str, ...]:
     return tuple(part for part in PARTS if part in asked)
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 3600:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0 and below 3600")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
-
-
 if __name__ == "__main__":
+    exit_on_signals()
     sys.exit(main())

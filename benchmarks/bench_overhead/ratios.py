@@ -10,6 +10,9 @@ REFERENCE = OPEN_PEER
 UNBATCHED_CALLERS = ("8", "64", "256")
 """More than one at a time, or there is nothing to put together."""
 
+OWN, OPEN = ("bare", "ours", "unbatched", "best"), "ours_open"
+"""Beginnings of the names of cases without a peer; and of open loops, which may ask for more than there is."""
+
 _SHORT = {"p50": "p50_ms", "p99": "p99_ms", "throughput": "prompts_per_s", "cpu": "scorer_cpu_s_per_1000_prompts"}
 
 
@@ -45,6 +48,15 @@ def ratios_of(rows: Mapping[str, Row], peers: Sequence[str] = ()) -> dict[str, S
         # No ratio, but named among them: the one target that is a time.
         ratios["cheap_p50_ms"] = rows["ours_ngram_stream_1_item"].spread("p50_ms")
     return ratios
+
+
+def ours_failed(rows: Mapping[str, Row], ratios: Mapping[str, Spread | None], peers: Sequence[str]) -> bool:
+    """Whether anything but a peer failed: a call of the bare session or of a sidecar, outside open loops, or a ratio among them."""
+    own = [row for name, row in rows.items() if name.startswith(OWN) and not name.startswith(OPEN)]
+    by_peers = tuple(f"_vs_{peer}" for peer in peers)
+    return any(row.failures or not row.clean_rounds for row in own) or any(
+        spread is None for name, spread in ratios.items() if not name.endswith(by_peers)
+    )
 
 
 def _by_the_limit() -> dict[str, tuple[str, str, str]]:

@@ -3,16 +3,27 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.bench_overhead.__main__ import main
+from benchmarks.bench_overhead.__main__ import main, whole_rounds
 from benchmarks.bench_overhead.best_bundle import best_bundle
-from benchmarks.bench_overhead.cases import CPU_BATCHES, GROUP_PROMPTS, PARTS, SHAPES, PeerCase, ServedCase, cases_of_a_round
-from benchmarks.bench_overhead.ratios import limits, ratios_of
-from benchmarks.bench_overhead.stage import check_device, processes_of
+from benchmarks.bench_overhead.cases import (
+    CPU_BATCHES,
+    GROUP_PROMPTS,
+    PARTS,
+    SHAPES,
+    Case,
+    PeerCase,
+    ServedCase,
+    cases_of_a_round,
+)
+from benchmarks.bench_overhead.ratios import limits, ours_failed, ratios_of
+from benchmarks.bench_overhead.stage import Settings, check_device, processes_of
 from benchmarks.measurement import Call, Measurement, Recording, Row, Spread, measure
 from benchmarks.peers.registry import PEERS, PeerError
+from benchmarks.process import ProcessError
 from benchmarks.report import ratios_json, ratios_table
 
 NAMED = {
@@ -136,6 +147,44 @@ def test_a_failed_side_is_null_in_json_and_named_in_the_table() -> None:
     ratios = ratios_of(rows)
     assert set(ratios_json(ratios)["ratios"].values()) == {None}
     assert ratios_table(ratios)[1].split() == ["throughput_8_vs_limit", "FAILED"]
+
+
+@pytest.mark.parametrize(
+    ("case", "failed"),
+    [("mosec_64_callers", False), ("ours_open_90", False), ("ours_tcp_64_callers", True), ("bare_run", True)],
+)
+def test_only_what_is_ours_fails_the_run(case: str, failed: bool) -> None:
+    rows = rows_of(PARTS, ("mosec",), **{case: measurement(failures={"TimeoutError": 1})})
+    assert ours_failed(rows, ratios_of(rows, ["mosec"]), ["mosec"]) == failed
+
+
+class MortalStage:
+    """Measures so many cases, then a contender has died."""
+
+    limit_per_s = None
+
+    def __init__(self, cases: int) -> None:
+        self._left = cases
+
+    def measure(self, case: Case, settings: Settings) -> Measurement:
+        if not self._left:
+            raise ProcessError("`sidecar` ended early; it said:\n  | a secret")
+        self._left -= 1
+        return measurement()
+
+
+SETTINGS = Settings(provider="cpu", seconds=1.0, rounds=5, caller_processes=1, sidecar_flags=(), smoke=False)
+
+
+def test_a_death_in_a_later_round_costs_that_round_alone() -> None:
+    cases = cases_of_a_round(1.0, CPU_BATCHES, has_ngram=False, parts=PARTS)
+    stage: Any = MortalStage(2 * len(cases) + 3)
+    measured, cut_short = whole_rounds(stage, cases, SETTINGS)
+    assert {len(rounds) for rounds in measured.values()} == {2}
+    assert cut_short == "Cut short: 2 of 5 rounds. `sidecar` ended early."
+    dead: Any = MortalStage(len(cases) - 1)
+    with pytest.raises(ProcessError):
+        whole_rounds(dead, cases, SETTINGS)
 
 
 def test_cases_without_the_ngram_tier_and_within_the_group() -> None:
