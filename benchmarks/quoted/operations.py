@@ -75,16 +75,18 @@ def _stall_s(report: Figures) -> float:
 
 def _soaked(sidecar: Figures) -> list[str]:
     callers, grown, reloads = sidecar["callers"], sidecar["growth"], sidecar["reloads"]
-    rss_before, rss_after = grown["rss_mib"]
+    growth = ["not measured"] * 3
+    if grown:
+        rss_before, rss_after = grown["rss_mib"]
+        memory = f"{rss_before:.0f} → {rss_after:.0f} MiB ({grown['rss_ratio'] - 1:+.1%})"
+        growth = [memory, *(" → ".join(map(str, grown[what])) for what in ("fds", "threads"))]
     return [
         sidecar["over"],
         f"{sum(sum(codes.values()) for codes in callers['calls'].values()):,}",
         f"{callers['unanswered']}",
         f"{callers['wrong']}",
-        " / ".join(str(reloads[outcome]) for outcome in ("swapped", "refused", "same")),
-        f"{rss_before:.0f} → {rss_after:.0f} MiB ({grown['rss_ratio'] - 1:+.1%})",
-        " → ".join(str(count) for count in grown["fds"]),
-        " → ".join(str(count) for count in grown["threads"]),
+        " / ".join(str(reloads.get(outcome, 0)) for outcome in ("swapped", "refused", "same")),
+        *growth,
         f"{sidecar['exit_code']}",
     ]
 

@@ -27,7 +27,7 @@ from benchmarks.soak.bundles import broken_bundles, read_bundle_id, second_bundl
 from benchmarks.soak.calls import LAST_S, LEARN_S, MAX_WAIT_S, SLACK_S
 from benchmarks.soak.mix import SECOND_RANKER
 from benchmarks.soak.sidecar import DEFAULT, SoakedSidecar
-from benchmarks.soak.tally import KEPT_FAULTS, total_of
+from benchmarks.soak.tally import KEPT_FAULTS, Tally, total_of
 from benchmarks.soak.verdict import JUDGED_MINUTES, broken_promises, growth, per_minute
 from benchmarks.stamp import make_stamp
 from vllm_client import RankerClientError
@@ -48,7 +48,8 @@ BROKEN_EVERY = 4
 STOP_LOAD_S = 1.0
 """Load between telling the callers and SIGTERM."""
 
-REPLY_S = 60.0
+REPLY_S = 180.0
+"""For a caller process to answer us. Minutes: that a machine is far too busy is no fault of the sidecar's and must not end the run."""
 
 NOTES = (
     f"A call counts as unanswered when neither a reply nor a status has come {SLACK_S:g} s after its deadline; calls without one have "
@@ -82,7 +83,7 @@ class Site:
 
     sidecar: SoakedSidecar
     callers: LineProcess
-    tally: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tally: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {**Tally().to_json(), "cpu_s": 0.0})
     exit_code: int | None = None
     stop_s: float = 0.0
 
@@ -103,6 +104,7 @@ class Soak:
         self._broken = broken
         self._settings = settings
         self.killed_callers = 0
+        self.ended_early: str | None = None
 
     @classmethod
     @contextlib.contextmanager
@@ -127,7 +129,23 @@ class Soak:
             yield cls(sites, bundles, broken_bundles(bundle, folder / "broken"), settings)
 
     def run(self) -> None:
-        """The load, with everything that happens meanwhile, and then the stop under load. Raises ProcessError."""
+        """The load, with everything that happens meanwhile, and then the stop under load. Whoever dies or hangs ends it early, which
+        is a finding: it is kept, with what the callers have counted so far.
+        """
+        try:
+            self._load()
+            self._stop()
+        except ProcessError as error:
+            self.ended_early = str(error)
+            for site in self._sites:
+                with contextlib.suppress(ProcessError):
+                    site.ask("tally")
+
+    def report(self) -> list[dict[str, Any]]:
+        """Each sidecar's part."""
+        return [self._site_report(site) for site in self._sites]
+
+    def _load(self) -> None:
         seconds, begin_s = self._settings.minutes * 60, time.monotonic()
         due = [
             _Due(self._sample, scaled(SAMPLE_EVERY_S, seconds, 20)),
@@ -141,11 +159,6 @@ class Soak:
                 each.do_if_due(now_s)
             time.sleep(min(0.1, seconds / 100))
         self._sample()
-        self._stop()
-
-    def report(self) -> list[dict[str, Any]]:
-        """Each sidecar's part."""
-        return [self._site_report(site) for site in self._sites]
 
     def _site_report(self, site: Site) -> dict[str, Any]:
         sidecar = site.sidecar
@@ -276,7 +289,7 @@ def _counts_table(title: str, counts: Mapping[str, Mapping[str, int]]) -> list[s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0: every promise was kept; 1: one was broken (the report says which), or something could not start or died."""
+    """Exit code 0: every promise was kept; 1: one was broken, or something died (the report says which), or could not start."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     flags = _parser().parse_args(given)
     stamp = make_stamp(MODULE, given)
@@ -288,7 +301,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ProcessError, RankerClientError) as error:
         print(f"soak: {error}", file=sys.stderr)
         return 1
-    broken = [fault for sidecar in sidecars for fault in broken_promises(sidecar, settings.minutes)]
+    broken = [f"the run ended early: {soak.ended_early}"] if soak.ended_early else []
+    broken += [fault for sidecar in sidecars for fault in broken_promises(sidecar, settings.minutes)]
     broken += [] if soak.killed_callers else ["no caller was killed: the run did not do what it is for"]
     report: dict[str, Any] = {
         "benchmark": "soak",

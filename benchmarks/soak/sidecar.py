@@ -138,9 +138,9 @@ class SoakedSidecar:
         self.faults: list[str] = []
 
     def cost_models(self) -> list[list[float]]:
-        """[fixed_ms, per_token_ms] as measured for every bundle that went live, the two of the start first."""
+        """[fixed_ms, per_token_ms] as measured for the default ranker at start, then for every bundle that went live later."""
         found = self.log.matches(r"ranker ready .*\bfixed_ms=(\S+) per_token_ms=(\S+)")
-        # The first one was said before this log began.
+        # What was said at start was said before this log began; ServedSidecar keeps the first ranker's.
         first = list(self.served.cost_model.values())
         return [first, *([float(each) for each in match.groups()] for match in found)]
 
