@@ -4,15 +4,13 @@ Parts, each on its own with `--only`, each with its own stamp in the report; a p
 leaves the others alone:
   demo     `make demo` in a fresh clone: demo_seconds
   test     `make test` in the same clone: test_seconds and tests
-  tau      how well the ranker orders, from its card: tau
+  tau      how well the ranker orders, read from its card: tau
   parity   the checkpoint exported in every precision: parity and bundle_bytes
-  latency  bench_overhead on the fp32 bundle, without other servers: ratios and latency
 """
 
 import argparse
 import dataclasses
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -23,36 +21,35 @@ from benchmarks.chain.fresh_clone import FreshClone, pytest_counts
 from benchmarks.chain.measured_bundles import export_all
 from benchmarks.chain.report import PART_KEYS, PartError, merged, tables
 from benchmarks.chain.tau_table import tau_rows
+from benchmarks.flags import some_of
 from benchmarks.process import exit_on_signals
 from benchmarks.report import write_json
 from benchmarks.stamp import CHANGES, REPOSITORY, make_stamp
-from exporter.precision import DEFAULT_PRECISION
 
 MODULE = "benchmarks.chain"
 
-DEMO_S, TEST_S, BENCH_S = 3600.0, 3600.0, 7200.0
+DEMO_S, TEST_S = 3600.0, 3600.0
 """Deadlines in seconds. Far above what is wanted: a slow run is a figure, only a hung one is none."""
 
 CLONED = ("demo", "test")
 
-BENCH_FIGURES = ("p50_ms", "p90_ms", "p99_ms", "prompts_per_s")
-
 
 class Chain:
-    """The parts. Each returns the keys of PART_KEYS that are its own, or raises PartError."""
+    """The parts. Each returns the keys of PART_KEYS that are its own, or raises PartError. known_tau: rows that are there already."""
 
-    def __init__(self, work: Path, checkpoint: Path, ranker_cards: Sequence[Path], bench_flags: Sequence[str]) -> None:
+    def __init__(
+        self, work: Path, checkpoint: Path, ranker_cards: Sequence[Path], known_tau: Sequence[Mapping[str, Any]]
+    ) -> None:
         self._work = work
         self._checkpoint = checkpoint
         self._ranker_cards = ranker_cards
-        self._bench_flags = bench_flags
+        self._known_tau = known_tau
         self._clone: FreshClone | None = None
         self.parts: Mapping[str, Callable[[], dict[str, Any]]] = {
             "demo": self._demo,
             "test": self._test,
             "tau": self._tau,
             "parity": self._parity,
-            "latency": self._latency,
         }
 
     @property
@@ -74,36 +71,14 @@ class Chain:
 
     def _tau(self) -> dict[str, Any]:
         cards = [self._checkpoint / "ranker.json", *self._ranker_cards]
-        return {"tau": [row for card in cards for row in tau_rows(card)]}
+        read = [row for card in cards for row in tau_rows(card)]
+        # Rankers that only somebody else has the cards of: they were read, not measured, so they are as true as before.
+        others = [row for row in self._known_tau if row["ranker"] not in {row["ranker"] for row in read}]
+        return {"tau": [*read, *others]}
 
     def _parity(self) -> dict[str, Any]:
         rows = export_all(self._checkpoint, self._work)
         return {"parity": rows, "bundle_bytes": {row["precision"]: row["bundle_bytes"] for row in rows}}
-
-    def _latency(self) -> dict[str, Any]:
-        bundle = self._work / DEFAULT_PRECISION
-        if not bundle.exists():
-            export_all(self._checkpoint, self._work, only=(DEFAULT_PRECISION,))
-        out = self._work / "bench_overhead.json"
-        command = [sys.executable, "-m", "benchmarks.bench_overhead", "--bundle", str(bundle), "--out", str(out)]
-        command += ["--parts", "limit,ours"]
-        try:
-            done = subprocess.run([*command, *self._bench_flags], cwd=REPOSITORY, timeout=BENCH_S, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise PartError(f"bench_overhead took longer than {BENCH_S:.0f} s") from error
-        if done.returncode:
-            raise PartError(f"bench_overhead ended with exit code {done.returncode}; its own output says why")
-        report = json.loads(out.read_text(encoding="utf-8"))
-        return {
-            "ratios": report["ratios"],
-            "ratio_ranges": report["ratio_ranges"],
-            "latency": [
-                {"case": row["name"], **{figure: row[figure] for figure in BENCH_FIGURES if figure in row}}
-                for row in report["rows"]
-            ],
-            "latency_settings": report["settings"] | {"execution_provider": report["execution_provider"]},
-            "latency_notes": report["notes"],
-        }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,12 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     failed = False
     with tempfile.TemporaryDirectory(prefix="pars-chain-") as work:
-        bench_flags = [
-            *(["--seconds", flags.seconds] if flags.seconds else []),
-            *(["--rounds", flags.rounds] if flags.rounds else []),
-        ]
-        chain = Chain(Path(work), flags.checkpoint, flags.ranker_cards, bench_flags)
-        for part in flags.only:
+        chain = Chain(Path(work), flags.checkpoint, flags.ranker_cards, document.get("tau", []))
+        # In the order of the chain, whatever the order asked for: the tests run in the environment that the demo made.
+        for part in filter(flags.only.__contains__, PART_KEYS):
             print(f"chain: {part}", file=sys.stderr, flush=True)
             stamp = make_stamp(MODULE, given)
             if part in CLONED and stamp.commit.endswith(CHANGES):
@@ -143,23 +115,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, help="JSON report; parts that are in it already stay")
     parser.add_argument(
-        "--only", type=_parts, default=list(PART_KEYS), help=f"some of {','.join(PART_KEYS)}, separated by commas (default all)"
+        "--only",
+        type=some_of(tuple(PART_KEYS)),
+        default=tuple(PART_KEYS),
+        help=f"some of {','.join(PART_KEYS)}, separated by commas (default all)",
     )
     parser.add_argument(
         "--checkpoint", type=Path, default=REPOSITORY / "default_ranker", help="ranker to export (default: the shipped)"
     )
-    parser.add_argument("--ranker-cards", type=Path, nargs="*", default=[], help="further ranker.json for the tau table")
-    parser.add_argument("--seconds", help="for bench_overhead")
-    parser.add_argument("--rounds", help="for bench_overhead")
+    parser.add_argument(
+        "--ranker-cards", type=Path, nargs="*", default=[], help="further ranker.json for the tau table; rows of others stay"
+    )
     return parser
-
-
-def _parts(text: str) -> list[str]:
-    asked = text.split(",")
-    if unknown := [part for part in asked if part not in PART_KEYS]:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: unknown; the parts are {', '.join(PART_KEYS)}")
-    # In the order of the chain, whatever the order asked for: the tests run in the environment that the demo made.
-    return [part for part in PART_KEYS if part in asked]
 
 
 if __name__ == "__main__":

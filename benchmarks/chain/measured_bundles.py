@@ -1,6 +1,5 @@
 """The checkpoint in every precision: what each weighs, and how far it strays from PyTorch."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ from sidecar.errors import SidecarError
 from trainer.errors import TrainerError
 
 
-def export_all(checkpoint: Path, out: Path, only: Sequence[str] = tuple(PRECISIONS)) -> list[dict[str, Any]]:
+def export_all(checkpoint: Path, out: Path) -> list[dict[str, Any]]:
     """Export to `out/<precision>`; one row each. Raises PartError: a precision that misses its tolerance is news, not a gap."""
     rows = []
-    for name in only:
+    for name, precision in PRECISIONS.items():
         try:
-            manifest = export_bundle(checkpoint, out / name, PRECISIONS[name])
+            manifest = export_bundle(checkpoint, out / name, precision)
         except (ExportError, SidecarError, TrainerError) as error:
             raise PartError(f"export in {name}: {error}") from error
         parity = manifest.parity

@@ -11,7 +11,6 @@ PART_KEYS: Mapping[str, tuple[str, ...]] = {
     "test": ("test_seconds", "test_installed_packages", "tests"),
     "tau": ("tau",),
     "parity": ("parity", "bundle_bytes"),
-    "latency": ("ratios", "ratio_ranges", "latency", "latency_settings", "latency_notes"),
 }
 """The parts in the order in which they run, and the top-level keys that are each one's own."""
 
@@ -59,10 +58,6 @@ def tables(document: Mapping[str, Any]) -> list[str]:
     for key, columns in (("tau", TAU_COLUMNS), ("parity", PARITY_COLUMNS)):
         if key in document:
             lines += ["", *aligned(columns, [tuple(_cell(row.get(column)) for column in columns) for row in document[key]])]
-    if "latency" in document:
-        columns = tuple(document["latency"][0])
-        lines += ["", *aligned(columns, [tuple(_cell(row.get(column)) for column in columns) for row in document["latency"]])]
-        lines += ["", *aligned(("ratio, same run", ""), [(name, _cell(value)) for name, value in document["ratios"].items()])]
     lines += [f"{FAILED} {part}: {why}" for part, why in document.get("failed", {}).items()]
     return lines
 

@@ -83,10 +83,12 @@ def test_the_chain_goes_on_after_a_part_that_failed(tiny_checkpoint: Path, tmp_p
     assert "none.json is no ranker card" in document["failed"]["tau"]
 
 
-def test_the_latency_part_takes_over_the_ratios(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_rankers_whose_cards_are_elsewhere_stay_in_the_table(tiny_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "chain.json"
-    flags = ["--out", str(out), "--checkpoint", str(tiny_checkpoint), "--seconds", "0.1", "--rounds", "1"]
-    assert chain.main([*flags, "--only", "latency"]) == 0
-    document = json.loads(out.read_text(encoding="utf-8"))
-    assert document["ratios"]["p99_1_vs_run"] > 0
-    assert {"case", "p50_ms", "p99_ms"} <= set(document["latency"][0])
+    elsewhere = {"ranker": "elsewhere", "scorer": "encoder", "data_set": "d", "tau_b": 0.7}
+    out.write_text(json.dumps({"tau": [{**elsewhere, "ranker": "tiny"}, elsewhere]}), encoding="utf-8")
+    assert chain.main(["--out", str(out), "--checkpoint", str(tiny_checkpoint), "--only", "tau"]) == 0
+    rows = json.loads(out.read_text(encoding="utf-8"))["tau"]
+    assert rows[-1] == elsewhere
+    assert [row["ranker"] for row in rows[:-1]] == ["tiny"] * (len(rows) - 1)
+    assert rows[0]["data_set"] != "d"  # its own card is read anew
