@@ -192,8 +192,10 @@ MINUTES ?= 30
 audit: .venv-audit/.ready ## look up known vulnerabilities of everything .ci/constraints.txt pins; asks a service on the internet
 	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement .ci/constraints.txt
 
+# In the environment that the script makes: there may be no other.
 bench-gpu: ## on a machine with an NVIDIA GPU: parity, variants, floor and RPC in ten minutes: benchmarks/results/gpu.json
 	benchmarks/gpu.sh
+	.venv-gpu/bin/python -m benchmarks.quoted
 
 bench-chain: setup ## what a new user experiences, from a fresh clone: benchmarks/results/chain.json, README and docs
 	$(BIN)/python -m benchmarks.chain --out benchmarks/results/chain.json $(CHAIN_FLAGS)
@@ -201,6 +203,7 @@ bench-chain: setup ## what a new user experiences, from a fresh clone: benchmark
 
 bench-hook: setup vllm-env ## what the hook itself costs a request, in vLLM's environment: benchmarks/results/hook.json
 	$(BIN)/python -m benchmarks.bench_hook --python $(VLLM_BIN)/python --out benchmarks/results/hook.json
+	$(BIN)/python -m benchmarks.quoted
 
 bench-vllm: setup vllm-env $(BUNDLE)/manifest.json ## order and latency on a real vLLM, hours, goes on where it was: DATA=file with prompt and response_tokens
 	$(BIN)/python -m benchmarks.bench_vllm --vllm-bin $(VLLM_BIN) --bundle $(BUNDLE) --out benchmarks/results/vllm.json \

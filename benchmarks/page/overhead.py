@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks.bench_overhead.cases import SHAPES
+from benchmarks.bench_overhead.cases import PAUSE_S, SHAPES
 from benchmarks.bench_overhead.ratios import REFERENCE
 from benchmarks.page.targets import shown, target_rows
 from benchmarks.quality.markdown import paragraph, table
@@ -68,8 +68,9 @@ def _made_of(rows: Mapping[str, Figures]) -> list[str]:
         "cheap": ("ours_ngram_stream_1_item", "p50_ms"),
         "tokenise": ("ours_ngram_stream_1_item", "server_tokenize_p50_ms"),
         "score": ("ours_ngram_stream_1_item", "server_infer_p50_ms"),
-        "run_alone": ("bare_run", "p50_ms"),
-        "run_served": ("ours_1_caller", "server_infer_p50_ms"),
+        "alone": ("bare_tokenize_and_run", "p50_ms"),
+        "paused": ("bare_tokenize_and_run_paused", "p50_ms"),
+        "served": ("ours_1_caller", "p50_ms"),
         "caller_cpu": ("ours_64_callers", "caller_cpu_s_per_1000_prompts"),
         "server_cpu": ("ours_64_callers", "scorer_cpu_s_per_1000_prompts"),
         "bare_cpu": ("bare_batches_of_8", "scorer_cpu_s_per_1000_prompts"),
@@ -80,8 +81,9 @@ def _made_of(rows: Mapping[str, Figures]) -> list[str]:
     return [
         *paragraph(
             f"What the distance is made of, medians: of the n-gram tier's {of['cheap']} ms, gRPC on a stream with nothing behind it "
-            f"takes {of['grpc']}, tokenising {of['tokenise']} and scoring {of['score']}. For one caller the model's run itself takes "
-            f"{of['run_served']} ms instead of {of['run_alone']}, since it idles between two calls. With 64 callers a prompt costs the "
+            f"takes {of['grpc']}, tokenising {of['tokenise']} and scoring {of['score']}. One caller waits {of['served']} ms. The bare "
+            f"session tokenises and runs a prompt in {of['alone']} ms, and in {of['paused']} where it idles for {PAUSE_S * 1e3:g} ms "
+            "before each, about as long as it does between two calls of one caller. With 64 callers a prompt costs the "
             f"server {of['server_cpu']} ms of CPU and its caller {of['caller_cpu']}, on the same cores; the bare session {of['bare_cpu']}."
         ),
         "",

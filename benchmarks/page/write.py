@@ -30,17 +30,19 @@ _RERUN = """## How to rerun
     make bench-hook        # hook.json
     make bench-vllm DATA=file    # vllm.json: a file with prompt and response_tokens
     make simulate DATA=folder    # simulator.json
+    make bench-gpu         # gpu.json: ten minutes on a machine with an NVIDIA GPU
     python -m benchmarks.quoted    # this page and the figures in other documents, from the JSON that is there
 
 `BENCH_FLAGS` goes to `bench_overhead`: `--parts limit,ours` leaves things out, `--peers mosec,reference` and `--peers none` choose other
-servers, `--seconds` and `--rounds` say how long. The machine should have nothing else to do; the report says when it had."""
+servers, `--seconds` and `--rounds` say how long. The machine should have nothing else to do; the reports say when it had, vllm.json
+with the load before and after every run."""
 
 _NOT_MEASURED = """## What was not measured
 
 - Callers on another machine: callers and servers share the cores, and there is no network between them.
 - Other servers tuned by their authors. Each runs with its defaults but for what its file under `benchmarks/peers` says and why, and in
   fp32, as the weights are published; an int8 or ONNX path of theirs may be faster.
-- Other prompts than made-up ones of 26 tokens on average, and other encoders than the shipped one.
+- Other prompts than {prompts}, and other encoders than the shipped one.
 - TLS and tokens; many rankers in one process; large machines with many cores."""
 
 
@@ -53,12 +55,21 @@ def page(results: Mapping[str, Any]) -> str:
         simulated(results.get("simulator")),
         on_gpu(results.get("gpu")),
     ]
-    text = "\n\n".join([_HEAD, *("\n".join(lines).rstrip() for lines in sections), _RERUN, _NOT_MEASURED]) + "\n"
+    not_measured = _NOT_MEASURED.format(prompts=_prompts(results.get("overhead")))
+    text = "\n\n".join([_HEAD, *("\n".join(lines).rstrip() for lines in sections), _RERUN, not_measured]) + "\n"
     # Parts that are missing leave blank lines, and links to plots that are not drawn.
     drawn = {name for name, plot in PLOTS.items() if plot(results) is not None}
     for name in set(PLOTS) - drawn:
         text = re.sub(rf"!\[[^\]]*\]\(benchmarks/{name}\.svg\)\n", "", text)
     return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _prompts(overhead: Mapping[str, Any] | None) -> str:
+    """What the sidecar's cost was measured with."""
+    if overhead is None:
+        return "a run's own"
+    workload = overhead["workload"]
+    return f"the run's own ({workload['source']}; {workload['prompt_tokens']['mean']:.0f} tokens on average)"
 
 
 def write(results: Mapping[str, Any], out: Path = PAGE) -> None:

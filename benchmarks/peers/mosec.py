@@ -19,6 +19,7 @@ WORKERS = 2
 """One for each of two cores, with one thread each."""
 
 BATCH_REQUESTS = 8
+"""Of one prompt mostly: the batch size at which the bare session is fastest on two cores, see overhead.json."""
 
 WAIT_MS = 2
 """For more requests to join a batch. The default of 10 ms would be a lone caller's whole latency again."""

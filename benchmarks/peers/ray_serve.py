@@ -22,8 +22,10 @@ from benchmarks.peers import flags
 from benchmarks.peers.classifier import Classifier
 
 REPLICAS = 2
+"""One for each of two cores."""
 
 BATCH_PROMPTS = 8
+"""As in benchmarks.peers.mosec."""
 
 WAIT_S = 0.002
 """For more prompts to join a batch, as in benchmarks.peers.mosec. The default is 10 ms."""
