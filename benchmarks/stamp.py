@@ -71,14 +71,15 @@ def make_stamp(module: str, arguments: Sequence[str]) -> Stamp:
 
 def commit_of(repository: Path) -> str:
     """The checked-out commit, or "unknown" where there is no repository."""
-    commit = _said_by("git", "-C", str(repository), "rev-parse", "HEAD")
+    # A checkout of another owner, as in a container, is one that git would refuse.
+    git = ("git", "-c", "safe.directory=*", "-C", str(repository))
+    commit = said_by(*git, "rev-parse", "HEAD")
     if commit is None:
         return "unknown"
     # Results are left out: the first part of a longer measurement must not make the rest look changed.
-    changes = _said_by(
-        "git", "-C", str(repository), "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results"
-    )
-    return commit + CHANGES if changes else commit
+    changes = said_by(*git, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    # Without an answer nobody knows that there are none.
+    return commit if changes == "" else commit + CHANGES
 
 
 def _versions() -> dict[str, str]:
@@ -103,11 +104,12 @@ def _cpu_model() -> str:
 
 
 def _gpus() -> tuple[str, ...]:
-    said = _said_by("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
+    said = said_by("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
     return tuple(line.strip() for line in (said or "").splitlines() if line.strip())
 
 
-def _said_by(*command: str) -> str | None:
+def said_by(*command: str) -> str | None:
+    """What a tool prints; None when it is not there, fails, or hangs."""
     if shutil.which(command[0]) is None:
         return None
     try:

@@ -47,6 +47,19 @@ ARMS = (
 
 ARM_NAMES = tuple(arm.name for arm in ARMS)
 
+ARM_LABELS = {
+    "equal": "first come, first served",
+    "random": "random",
+    "prompt-length": "prompt length",
+    "ours-ngram": "ours, n-gram tier",
+    "ours": "ours",
+    "ours-5s": "ours, window 5 s",
+    "ours-shortest": "ours, policy `shortest`",
+    "oracle": "recorded lengths (oracle)",
+    "oracle-shortest": "oracle, policy `shortest`",
+}
+"""As tables name them, in their order."""
+
 BASELINE, ORACLE = "equal", "oracle"
 
 

@@ -1,11 +1,9 @@
 """Memory of the GPU, as nvidia-smi tells it."""
 
-import shutil
-import subprocess
 from collections.abc import Collection
 from dataclasses import dataclass
 
-ASK_S = 20.0
+from benchmarks.stamp import said_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +36,4 @@ def process_mib(text: str, pids: Collection[int]) -> float | None:
 
 
 def _said(query: str) -> str | None:
-    if shutil.which("nvidia-smi") is None:
-        return None
-    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_S, check=True)
-    except (subprocess.SubprocessError, OSError):
-        return None
-    return done.stdout.strip() or None
+    return said_by("nvidia-smi", query, "--format=csv,noheader,nounits") or None

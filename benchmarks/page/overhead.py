@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks.bench_overhead.cases import PAUSE_S, SHAPES
 from benchmarks.bench_overhead.ratios import REFERENCE
+from benchmarks.markdown import paragraph, table
 from benchmarks.page.targets import shown, target_rows
-from benchmarks.quality.markdown import paragraph, table
 
 Figures = Mapping[str, Any]
 

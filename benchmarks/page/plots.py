@@ -7,8 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.bench_vllm.arms import ARM_LABELS
 from benchmarks.page.serving import load_name
-from benchmarks.quoted.vllm import ARM_LABELS
 from benchmarks.svg import INK, OTHER_COLOURS, OURS, THEIRS, svg
 
 Results = Mapping[str, Any]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.bench_hook.labels import LABELS
+from benchmarks.bench_vllm.arms import ARM_LABELS
+from benchmarks.markdown import paragraph, table
 from benchmarks.page.targets import shown, target_rows_on_vllm
-from benchmarks.quality.markdown import paragraph, table
-from benchmarks.quoted.vllm import ARM_LABELS
 
 Figures = Mapping[str, Any]
 
@@ -25,13 +26,6 @@ _VLLM = {
     "preemptions": "preemptions",
     "waiting_mean": "queue: mean",
     "waiting_max": "max",
-}
-_HOOK = {
-    "gated": "few in flight, nothing asked",
-    "unconnected": "no sidecar",
-    "scored": "scored, one at a time",
-    "scored_32": "scored, 32 at a time",
-    "frozen": "a sidecar that has stopped answering",
 }
 _SIMULATED = ("e2e_mean_s", "e2e_p99_s", "per_token_mean_ms")
 _BY_PRECISION = ("p99_ms_at_1000_per_s", "prompts_per_s_in_batches")
@@ -88,7 +82,7 @@ def hook(document: Figures | None) -> list[str]:
                 for figure in ("wall_p50_us", "wall_p99_us", "cpu_us")
             ),
         ]
-        for name, label in _HOOK.items()
+        for name, label in LABELS.items()
         if name in rows
     ]
     return [

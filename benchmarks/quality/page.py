@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.quality.markdown import paragraph, plural, table
+from benchmarks.markdown import paragraph, plural, table
 from benchmarks.quality.page_comparisons import comparisons, main_sets, wide
 from benchmarks.quality.page_parts import across, chat, cost, models, precision, recalibrated
 from benchmarks.quality.plots import PLOTS

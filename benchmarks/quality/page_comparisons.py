@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.markdown import paragraph, plural
 from benchmarks.quality.cost import OURS, REFERENCE
-from benchmarks.quality.markdown import paragraph, plural
 from benchmarks.quality.results import Figures
 from benchmarks.quality.tables import (
     GROUPS,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
+from benchmarks.markdown import paragraph, plural, table
 from benchmarks.quality.cost import OURS, REFERENCE
-from benchmarks.quality.markdown import paragraph, plural, table
 from benchmarks.quality.results import Figures
 from benchmarks.quality.tables import Row, learner_labels, transfer_table, with_interval
 

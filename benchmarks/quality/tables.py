@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from benchmarks.quality.markdown import table
+from benchmarks.markdown import table
 from benchmarks.quality.results import Figures
 
 GROUPS = {

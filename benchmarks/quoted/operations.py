@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from benchmarks.markdown import table
 
 Figures = Mapping[str, Any]
 
@@ -28,7 +30,7 @@ def _overload(report: Figures) -> list[str]:
         "Open-loop arrivals at multiples of what the encoder can do, one prompt per call, the caller on the same cores; shares of all",
         "calls:",
         "",
-        *_table(_OVERLOAD, (_arm(arm) for arm in report["arms"])),
+        *table(_OVERLOAD, (_arm(arm) for arm in report["arms"])),
         "",
         "`late` is as the caller saw it, its own wait for a core included: a reply after the deadline, or a status less than 2 ms",
         "before it.",
@@ -60,7 +62,7 @@ def _soak(report: Figures) -> list[str]:
         f"deadlines from hopeless to none, cancellations, {report['killed_callers']} killed callers, wrong requests, bursts above",
         "capacity, swaps to good and broken bundles, at the end SIGTERM under load:",
         "",
-        *_table(_SOAK, (_soaked(sidecar) for sidecar in report["sidecars"])),
+        *table(_SOAK, (_soaked(sidecar) for sidecar in report["sidecars"])),
         "",
         "Broken promises: " + "; ".join(broken) + "." if broken else "No promise was broken.",
         f"A machine that stands still takes its callers with it: they themselves were held up for {_stall_s(report):.1f} s at most, and an",
@@ -89,8 +91,3 @@ def _soaked(sidecar: Figures) -> list[str]:
         *growth,
         f"{sidecar['exit_code']}",
     ]
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    head = list(head)
-    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.markdown import table
 from benchmarks.page.plots import throughput_plot
 from benchmarks.page.targets import target_rows
-from benchmarks.quality.markdown import table
 
 Figures = Mapping[str, Any]
 

@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-Figures = Mapping[str, Any]
+from benchmarks.bench_hook.labels import LABELS
+from benchmarks.bench_vllm.arms import ARM_LABELS
 
-ARM_LABELS = {
-    "equal": "first come, first served",
-    "random": "random",
-    "prompt-length": "prompt length",
-    "ours-ngram": "ours, n-gram tier",
-    "ours": "ours",
-    "ours-5s": "ours, window 5 s",
-    "ours-shortest": "ours, policy `shortest`",
-    "oracle": "recorded lengths (oracle)",
-    "oracle-shortest": "oracle, policy `shortest`",
-}
-"""Arms as tables name them, in their order."""
+Figures = Mapping[str, Any]
 
 _FIGURES = {
     "per_token_mean_ms": ".0f",
@@ -33,12 +23,7 @@ _FIGURES = {
     "waiting_mean": ".0f",
 }
 _LOADS = ("0.3", "0.7", "1.0", "1.2", "1.5", "burst")
-_COSTS = {
-    "gated": "few in flight, nothing asked",
-    "unconnected": "no sidecar",
-    "scored": "scored, one at a time",
-    "scored_32": "scored, 32 at a time",
-}
+_COSTS = ("gated", "unconnected", "scored", "scored_32")
 
 
 def gain(vllm: Figures, more: str) -> list[str]:
@@ -176,7 +161,7 @@ def _own_cost(hook: Figures) -> list[str]:
         "|---|---|---|---|",
     ]
     rows = {row["name"]: row for row in hook["rows"]}
-    for name, label in _COSTS.items():
+    for name in _COSTS:
         cells = [f"{rows[name][figure][0]:,.0f}" for figure in ("wall_p50_us", "wall_p99_us", "cpu_us")]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+        lines.append(f"| {LABELS[name]} | {' | '.join(cells)} |")
     return lines
