@@ -121,7 +121,7 @@ def run(contenders: Contenders, workload: Workload, settings: Settings, stamp: S
         "benchmark": "overhead",
         "notes": [*NOTES, *([cut_short] if cut_short else []), *circumstances(stamp, smoke=settings.smoke)],
         "stamp": stamp,
-        "settings": dataclasses.replace(settings, rounds=len(measured[cases[0].name])),
+        "settings": dataclasses.replace(settings, rounds=min(map(len, measured.values()), default=0)),
         "parts": contenders.parts,
         "execution_provider": about["execution_provider"],
         "bundle": {"bundle_id": about["bundle_id"], "model_name": about["model_name"]},
