@@ -6,7 +6,6 @@ import queue
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -28,20 +27,6 @@ KEPT_LINES = 20
 
 class ProcessError(RuntimeError):
     """A child process ended, or said nothing, when something was wanted of it."""
-
-
-def exit_on_signals() -> None:
-    """Let SIGTERM, and SIGHUP unless it is ignored (nohup), end this process as an exit does. Otherwise its children would stay.
-
-    For programs that start some, called by whoever is run: a function that is imported leaves signals alone.
-    """
-
-    def leave(number: int, _: object) -> None:
-        sys.exit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, leave)
 
 
 class LineProcess:

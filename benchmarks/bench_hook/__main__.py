@@ -19,8 +19,9 @@ from typing import Any
 from benchmarks.bench_vllm.rankers import oracle
 from benchmarks.circumstances import circumstances
 from benchmarks.flags import at_least_one
+from benchmarks.leaving import signals_leave
 from benchmarks.measurement import percentile, spread_of
-from benchmarks.process import LineProcess, ProcessError, exit_on_signals
+from benchmarks.process import LineProcess, ProcessError
 from benchmarks.report import aligned, write_json
 from benchmarks.stamp import make_stamp
 
@@ -264,5 +265,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_on_signals()
-    sys.exit(main())
+    with signals_leave():
+        sys.exit(main())

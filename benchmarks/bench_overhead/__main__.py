@@ -31,9 +31,10 @@ from benchmarks.bench_overhead.ratios import limits, ours_failed, ratios_of
 from benchmarks.bench_overhead.stage import Settings, Stage
 from benchmarks.circumstances import circumstances
 from benchmarks.flags import at_least_one, some_of, some_seconds
+from benchmarks.leaving import signals_leave
 from benchmarks.measurement import Measurement, Row, Spread
 from benchmarks.peers.registry import Peer, PeerError, chosen
-from benchmarks.process import ProcessError, exit_on_signals
+from benchmarks.process import ProcessError
 from benchmarks.report import ratios_json, ratios_table, row_json, rows_table, write_json
 from benchmarks.stamp import REPOSITORY, Stamp, make_stamp
 from benchmarks.workload import Workload, from_file, made_up
@@ -261,5 +262,5 @@ def _parts(text: str) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    exit_on_signals()
-    sys.exit(main())
+    with signals_leave():
+        sys.exit(main())

@@ -21,7 +21,8 @@ from benchmarks.bench_overload.load import LoadJob, job_line
 from benchmarks.circumstances import circumstances
 from benchmarks.flags import some_seconds
 from benchmarks.jobs import GRACE_S, READY_S
-from benchmarks.process import LineProcess, ProcessError, exit_on_signals
+from benchmarks.leaving import signals_leave
+from benchmarks.process import LineProcess, ProcessError
 from benchmarks.report import write_json
 from benchmarks.served import ServedSidecar
 from benchmarks.stamp import Stamp, make_stamp
@@ -191,5 +192,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    exit_on_signals()
-    sys.exit(main())
+    with signals_leave():
+        sys.exit(main())

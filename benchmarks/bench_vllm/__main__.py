@@ -24,7 +24,8 @@ from benchmarks.bench_vllm.run import LoadSettings
 from benchmarks.bench_vllm.site import Bench, site_of
 from benchmarks.circumstances import SMOKE_NOTE
 from benchmarks.flags import some_of
-from benchmarks.process import ProcessError, exit_on_signals
+from benchmarks.leaving import signals_leave
+from benchmarks.process import ProcessError
 from benchmarks.replay import RecordsError
 from benchmarks.report import write_json
 from benchmarks.stamp import REPOSITORY, make_stamp
@@ -129,5 +130,5 @@ def counts_by_load(text: str) -> dict[str, int]:
 
 if __name__ == "__main__":
     # An engine must not be left behind by whoever stops this.
-    exit_on_signals()
-    sys.exit(main())
+    with signals_leave():
+        sys.exit(main())

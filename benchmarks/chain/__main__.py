@@ -22,7 +22,7 @@ from benchmarks.chain.measured_bundles import export_all
 from benchmarks.chain.report import PART_KEYS, PartError, merged, tables
 from benchmarks.chain.tau_table import tau_rows
 from benchmarks.flags import some_of
-from benchmarks.process import exit_on_signals
+from benchmarks.leaving import signals_leave
 from benchmarks.report import write_json
 from benchmarks.stamp import CHANGES, REPOSITORY, make_stamp
 
@@ -130,5 +130,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    exit_on_signals()
-    sys.exit(main())
+    with signals_leave():
+        sys.exit(main())

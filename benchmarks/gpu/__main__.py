@@ -15,7 +15,7 @@ from benchmarks.gpu.deadline import run_until
 from benchmarks.gpu.figures import headline, table, targets
 from benchmarks.gpu.part import MEASURES, named_folder
 from benchmarks.gpu.plan import FULL, SMOKE
-from benchmarks.process import exit_on_signals
+from benchmarks.leaving import signals_leave
 from benchmarks.process_group import STOP_S
 from benchmarks.report import plain, write_json
 from benchmarks.stamp import make_stamp
@@ -110,5 +110,5 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     # So that a stop from outside also ends the part at work, see process_group.
-    exit_on_signals()
-    sys.exit(main())
+    with signals_leave():
+        sys.exit(main())

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.jobs import Contender
+from benchmarks.leaving import signals_leave
 from benchmarks.peers.registry import Peer, PeerError, chosen
 from benchmarks.peers.same_scores import largest_difference
 from benchmarks.peers.served import ServedPeer
-from benchmarks.process import LineProcess, ProcessError, exit_on_signals
+from benchmarks.process import LineProcess, ProcessError
 from benchmarks.process_tree import tree_of
 from benchmarks.report import aligned
 from benchmarks.workload import made_up, write_prompts
@@ -82,5 +83,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_on_signals()
-    sys.exit(main())
+    with signals_leave():
+        sys.exit(main())

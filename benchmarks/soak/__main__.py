@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.circumstances import circumstances
-from benchmarks.process import LineProcess, ProcessError, exit_on_signals
+from benchmarks.leaving import signals_leave
+from benchmarks.process import LineProcess, ProcessError
 from benchmarks.report import aligned, write_json
 from benchmarks.soak.bundles import broken_bundles, read_bundle_id, second_bundle
 from benchmarks.soak.calls import LAST_S, LEARN_S, MAX_WAIT_S, SLACK_S
@@ -336,5 +337,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    exit_on_signals()
-    sys.exit(main())
+    with signals_leave():
+        sys.exit(main())

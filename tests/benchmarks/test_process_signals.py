@@ -12,11 +12,12 @@ from benchmarks.stamp import REPOSITORY
 
 PROGRAM = """
 import signal, sys
-from benchmarks.process import LineProcess, exit_on_signals
+from benchmarks.leaving import signals_leave
+from benchmarks.process import LineProcess
 if "nohup" in sys.argv:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-exit_on_signals()
-with LineProcess([sys.executable, "-c", "print('here', flush=True); input()"], merge_stderr=True) as child:
+command = [sys.executable, "-c", "print('here', flush=True); input()"]
+with signals_leave(), LineProcess(command, merge_stderr=True) as child:
     child.line(60)
     print(child.process.pid, flush=True)
     child.line(60)
@@ -31,7 +32,7 @@ def start(*arguments: str) -> tuple[subprocess.Popen[str], int]:
     return process, int(process.stdout.readline())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_its_children_end_with_it(number: signal.Signals) -> None:
     process, child = start()
     with process:
