@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.bench_vllm.plan import name_of
 from benchmarks.page.targets import shown, target_rows_on_vllm
 from benchmarks.quality.markdown import paragraph, table
 from benchmarks.quoted.vllm import ARM_LABELS
@@ -49,7 +50,7 @@ def on_vllm(document: Figures | None) -> list[str]:
         cells = [shown(row[name][0]) if row.get(name) else "" for name in measured]
         to_first = row.get("ratios_to_equal", {}).get("per_token_mean_ms")
         ratio = shown(to_first[0]) if to_first else ""
-        rows.append([load_name(row["load"]), ARM_LABELS.get(row["arm"], row["arm"]), starts, ratio, *cells])
+        rows.append([name_of(row["load"]), ARM_LABELS.get(row["arm"], row["arm"]), starts, ratio, *cells])
     return [
         *lines,
         *paragraph(
@@ -66,12 +67,7 @@ def on_vllm(document: Figures | None) -> list[str]:
 
 
 def _with_names(rows: list[list[str]]) -> list[list[str]]:
-    return [[what, load_name(load), *cells] for what, load, *cells in rows]
-
-
-def load_name(load: str) -> str:
-    """ "1.0" → "1x"; a burst has no rate."""
-    return f"{float(load):g}x" if load.replace(".", "").isdigit() else load
+    return [[what, name_of(load), *cells] for what, load, *cells in rows]
 
 
 def hook(document: Figures | None) -> list[str]:
