@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--step-ms", type=float, default=20.0, help="what each step is padded to under load (default 20)")
     parser.add_argument("--deadline-ms", type=int, default=100, help="of the hook under load (default 100)")
     parser.add_argument("--latency-starts", type=int, default=STARTS, help=f"engine starts at low load (default {STARTS})")
-    parser.add_argument("--rounds", type=int, default=300, help="requests to each engine at low load (default 300)")
+    parser.add_argument("--rounds", type=int, default=100, help="requests to each engine at low load (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="of the first repetition's requests and arrivals (default 0)")
     parser.add_argument("--smoke", action="store_true", help="two minutes in all: does it work? Measures nothing")
     return parser
