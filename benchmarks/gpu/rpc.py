@@ -127,6 +127,10 @@ def memory_figures(before: GpuMemory | None, loaded: GpuMemory | None, after: Gp
     return {
         "process_loaded_mib": loaded.process_mib,
         "process_after_load_mib": after.process_mib,
-        "device_growth_loaded_mib": loaded.device_mib - before.device_mib,
-        "device_growth_after_load_mib": after.device_mib - before.device_mib,
+        "device_growth_loaded_mib": _growth_mib(before, loaded),
+        "device_growth_after_load_mib": _growth_mib(before, after),
     }
+
+
+def _growth_mib(before: GpuMemory, after: GpuMemory) -> float | None:
+    return None if before.device_mib is None or after.device_mib is None else after.device_mib - before.device_mib

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu.figures import headline, table, targets
-from benchmarks.gpu.memory import GpuMemory, first_number, process_mib
+from benchmarks.gpu.memory import GpuMemory, device_mib, process_mib
 from benchmarks.gpu.rpc import memory_figures
 from benchmarks.page.serving import on_gpu
 
@@ -97,12 +97,30 @@ def test_the_table_shows_every_cell_and_the_floor() -> None:
     assert any(line.startswith("fp16, floor of batches") and line.endswith("FAILED") for line in shown.splitlines())
 
 
-def test_memory_is_read_from_what_nvidia_smi_prints() -> None:
-    assert first_number("1234\n99\n") == 1234.0
+TWO_GPUS = "0, GPU-5d4e0c3b, 1234\n1, GPU-77aa0000, 99"
+
+
+@pytest.mark.parametrize(
+    ("visible", "mib"),
+    [("", 1234.0), ("1", 99.0), ("1,0", 99.0), ("GPU-77aa", 99.0), ("2", None), ("MIG-77aa0000", None), ("-1", None)],
+    ids=["all", "by index", "the first of several", "by uuid", "none of them", "a slice", "hidden"],
+)
+def test_memory_is_of_the_first_gpu_that_cuda_sees(visible: str, mib: float | None) -> None:
+    assert device_mib(TWO_GPUS, visible) == mib
+
+
+@pytest.mark.parametrize("said", ["[N/A]", "[Insufficient Permissions]", "[Not Supported]"])
+def test_memory_that_is_not_told_is_none(said: str) -> None:
+    assert device_mib(f"0, GPU-5d4e0c3b, {said}", "") is None
+    assert process_mib(f"10, {said}", {10}) is None
+    assert process_mib(f"{said}, 500", {10}) is None
+    assert process_mib(f"{said}, {said}\n10, 500", {10}) == 500.0
+
+
+def test_memory_of_processes_is_a_sum() -> None:
     assert process_mib("10, 500\n11, 20\n12, 7", {10, 11}) == 520.0
     # A container sees neither its own numbers nor, sometimes, any.
     assert process_mib("10, 500", {11}) is None
-    assert process_mib("10, [N/A]", {10}) is None
     assert process_mib("", {10}) is None
 
 
@@ -115,3 +133,7 @@ def test_memory_grows_from_before_the_sidecar() -> None:
         "device_growth_after_load_mib": 800.0,
     }
     assert memory_figures(GpuMemory(100.0, None), None, GpuMemory(1.0, None)) is None
+    untold = memory_figures(GpuMemory(None, None), GpuMemory(None, 590.0), GpuMemory(900.0, 790.0))
+    assert untold is not None
+    assert untold["process_loaded_mib"] == 590.0
+    assert untold["device_growth_loaded_mib"] is untold["device_growth_after_load_mib"] is None
