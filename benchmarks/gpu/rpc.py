@@ -62,9 +62,10 @@ def measure_rpc(job: Job, outcome: Outcome) -> None:
                     "provider": sidecar.execution_provider,
                     "workers": int(sidecar.says["workers"]),
                 }
-                outcome.figures[precision] = figures
                 loaded = gpu_memory(tree_of(sidecar.process.process.pid))
                 figures["single"] = _single(job, sidecar.address, senders)
+                # Not before: a sidecar that merely started is nothing measured.
+                outcome.figures[precision] = figures
                 outcome.keep()
                 figures["batches"] = [_batches(job, sidecar, callers, size) for size in job.plan.batches]
                 figures["gpu_memory"] = memory_figures(before, loaded, gpu_memory(tree_of(sidecar.process.process.pid)))
