@@ -218,3 +218,9 @@ def test_wheels_are_installed_without_an_index(repository: Path, tmp_path: Path)
     (tmp_path / "wheels").mkdir()
     assert run(repository, path, PARS_WHEELS=str(tmp_path / "wheels"), **given).returncode == 0
     assert calls.read_text().startswith(f"pip install --quiet --no-index --find-links {tmp_path / 'wheels'} ")
+
+
+def test_both_runtimes_are_pinned_to_one_version() -> None:
+    """Parity and speed of a GPU are then of the same ONNX Runtime as the figures of a CPU."""
+    pins = dict(line.split("==") for line in (REPOSITORY / ".ci" / "constraints.txt").read_text(encoding="utf-8").split())
+    assert pins["onnxruntime-gpu"] == pins["onnxruntime"]
