@@ -132,7 +132,7 @@ def on_gpu(document: Figures | None) -> list[str]:
             f"{row['target']:,g}",
             _value(row["value"]),
             row["precision"] or "",
-            "yes" if row["met"] else "no",
+            "" if row["met"] is None else "yes" if row["met"] else "no",
         ]
         for row in document.get("targets", ())
     ]
