@@ -207,7 +207,8 @@ def test_errors_are_relative_and_summed_up() -> None:
 
 
 def stepped(model: StepModel, count: int, slots: int, late_ms: float) -> dict[str, list[Any]]:
-    """Requests one after the other on an engine that is never empty, as its clients see them: every token up to `late_ms` late."""
+    """Requests one after the other on an engine that is never empty, as its clients see them: every token up to `late_ms` late, and
+    before the first one, at the same time, a chunk that has none."""
     rng = np.random.default_rng(7)
     prompts, outputs = rng.integers(5, 300, count).tolist(), rng.integers(1, 120, count).tolist()
     tokens: list[list[float]] = [[] for _ in range(count)]
@@ -225,7 +226,7 @@ def stepped(model: StepModel, count: int, slots: int, late_ms: float) -> dict[st
         "sent_s": [0.0] * count,
         "ttft_s": [each[0] / 1000 for each in tokens],
         "e2e_s": [each[-1] / 1000 for each in tokens],
-        "gaps_s": [(np.diff(each) / 1000).tolist() for each in tokens],
+        "gaps_s": [(np.diff(each, prepend=each[0]) / 1000).tolist() for each in tokens],
         "prompt_tokens": prompts,
         "output_tokens": outputs,
     }
