@@ -59,9 +59,11 @@ def validated(runs: Sequence[RealRun]) -> dict[str, Any]:
 
 
 def fitting_runs(run: RealRun, runs: Sequence[RealRun]) -> list[RealRun]:
-    """The runs of the same report with other requests, that is of other repetitions; where there are none, all other runs."""
+    """The runs of the same report with other requests, that is of other repetitions; where there are none, all other runs. Of these
+    the ones that kept their requests, if any did: a fit takes nothing from the rest."""
     others = [each for each in runs if each.report == run.report and each is not run]
-    return [each for each in others if each.repetition != run.repetition] or others
+    others = [each for each in others if each.repetition != run.repetition] or others
+    return [each for each in others if each.kept is not None] or others
 
 
 def errors_of(real: Mapping[str, Any], simulated: Mapping[str, Any]) -> dict[str, float]:
