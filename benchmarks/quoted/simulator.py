@@ -15,6 +15,8 @@ _ERRORS = {
     "per_token_p90_ms": "p90",
     "ttft_mean_s": "first token: mean",
     "longest_wait_s": "longest wait",
+    "queue_mean": "queue: mean",
+    "queue_max": "deepest",
 }
 _RATIOS = {
     "e2e_mean_s": "end to end: mean",
@@ -36,14 +38,16 @@ def simulated(results: Figures) -> str:
 
 
 def _against_real_runs(validation: Figures) -> list[str]:
+    """A run that had no queue has empty cells; where no run had one, there are no columns for it."""
+    columns = [figure for figure in _ERRORS if figure in validation["summary"]]
     lines = [
         "Simulated against real, in per cent; each row's step was fitted on other runs:",
         "",
-        f"| run | step ms | {' | '.join(_ERRORS.values())} |",
-        f"|---|---|{'---|' * len(_ERRORS)}",
+        f"| run | step ms | {' | '.join(_ERRORS[figure] for figure in columns)} |",
+        f"|---|---|{'---|' * len(columns)}",
     ]
     for row in validation["rows"]:
-        errors = " | ".join(f"{100 * row['error'][figure]:+.1f}" for figure in _ERRORS)
+        errors = " | ".join(f"{100 * row['error'][figure]:+.1f}" if figure in row["error"] else "" for figure in columns)
         lines.append(f"| {row['name']} | {row['fitted']['step_model']['constant_ms']:.2f} | {errors} |")
     lines.append(_summary_line("median size", validation["summary"], "median"))
     lines.append(_summary_line("largest", validation["summary"], "largest"))
@@ -54,7 +58,7 @@ def _against_real_runs(validation: Figures) -> list[str]:
 
 
 def _summary_line(label: str, summary: Figures, name: str) -> str:
-    return f"| {label} | | {' | '.join(f'{100 * summary[figure][name]:.1f}' for figure in _ERRORS)} |"
+    return f"| {label} | | {' | '.join(f'{100 * summary[figure][name]:.1f}' for figure in _ERRORS if figure in summary)} |"
 
 
 def _study(name: str, workload: str, found: Figures) -> list[str]:

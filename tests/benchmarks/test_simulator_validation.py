@@ -65,6 +65,7 @@ def write_report(
             )
             run = simulate(setup, requests, oracle([each.output_tokens for each in requests]))
             figures = {**simulated_figures(run, model), "failed": 0}
+            figures |= {"waiting_mean": figures["queue_mean"], "waiting_max": figures["queue_max"]}
             row = {
                 "arm": arm,
                 "load": "1.0",
@@ -115,7 +116,9 @@ def test_what_made_the_runs_is_found_in_their_requests(tmp_path: Path) -> None:
     runs, _ = real_runs(write_report(tmp_path, PADDED, ["equal", "oracle"], 2, keeps=True))
     fitted = fitted_on(runs)
     assert fitted.step_model.step_ms(SLOTS, 0, 800) == pytest.approx(PADDED.constant_ms, rel=1e-3)
-    assert validated(runs)["summary"]["e2e_mean_s"]["largest"] < 0.01
+    summary = validated(runs)["summary"]
+    assert summary["e2e_mean_s"]["largest"] < 0.01
+    assert summary["queue_mean"]["largest"] < 0.02
 
 
 def test_what_lies_around_the_engine_is_found_where_most_find_a_place(tmp_path: Path) -> None:
@@ -244,6 +247,17 @@ def test_errors_are_relative_and_summed_up() -> None:
     assert [row["e2e_mean_s"] for row in errors] == pytest.approx([-0.05, 0.2, 0.0])
     assert summary_of(errors)["e2e_mean_s"] == pytest.approx({"median": 0.05, "largest": 0.2, "within_target": 2 / 3})
     assert summary_of(errors)["duration_s"] == {"median": 0.0, "largest": 0.0, "within_target": 1.0}
+
+
+def test_queues_are_compared_where_there_was_one() -> None:
+    """Of three real runs one had no queue, and one is from before anybody looked."""
+    same = dict.fromkeys(COMPARED_FIGURES, 10.0)
+    simulated = same | {"queue_mean": 4.4, "queue_max": 9}
+    queues = [{"queue_mean": 4.0, "queue_max": 9}, {"queue_mean": 0.0, "queue_max": 0}, {"queue_mean": None, "queue_max": None}]
+    errors = [errors_of(same | queue, simulated) for queue in queues]
+    assert [row.get("queue_mean") for row in errors] == [pytest.approx(0.1), None, None]
+    assert summary_of(errors)["queue_max"] == {"median": 0.0, "largest": 0.0, "within_target": 1.0}
+    assert "queue_mean" not in summary_of(errors[1:])
 
 
 def stepped(model: StepModel, count: int, slots: int, late_ms: float) -> dict[str, list[Any]]:
