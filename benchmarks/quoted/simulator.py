@@ -63,16 +63,18 @@ def _summary_line(label: str, summary: Figures, name: str) -> str:
 
 def _study(name: str, workload: str, found: Figures) -> list[str]:
     first = found["rows"][0]
+    seeds = found.get("seeds", 1)
+    several = f", median of {seeds} seeds (lowest to highest)" if seeds > 1 else ""
     lines = [
-        f"**{name}**, simulated: {workload}, {found['requests']:,} requests of {found['prompt_tokens_mean']:,.0f} and",
-        f"{found['output_tokens_mean']:,.0f} tokens on average. Ratios to first come, first served:",
+        f"**{name}**, simulated: {workload}, {found['requests']:,.0f} requests of {found['prompt_tokens_mean']:,.0f} and",
+        f"{found['output_tokens_mean']:,.0f} tokens on average. Ratios to first come, first served{several}:",
         "",
         f"| order | load | {' | '.join(_RATIOS.values())} | preemptions |",
         f"|---|---|{'---|' * len(_RATIOS)}---|",
     ]
     for row in found["rows"]:
-        ratios = " | ".join(f"{row['ratios_to_first_come'][figure]:.2f}" for figure in _RATIOS)
-        lines.append(f"| {row['order']} | {row['offered_load']:g} | {ratios} | {row['figures']['preemptions']:,} |")
+        ratios = " | ".join(_ratio(row, figure) for figure in _RATIOS)
+        lines.append(f"| {row['order']} | {row['offered_load']:g} | {ratios} | {row['figures']['preemptions']:,.0f} |")
     absolute = first["figures"]
     lines += [
         "",
@@ -80,3 +82,10 @@ def _study(name: str, workload: str, found: Figures) -> list[str]:
         f"{absolute['per_token_mean_ms']:.0f} ms per token, {absolute['queue_mean']:.0f} requests in the queue.",
     ]
     return lines
+
+
+def _ratio(row: Figures, figure: str) -> str:
+    """The range only where there is one to see: a trace and an oracle have nothing that a seed changes."""
+    ratio = row["ratios_to_first_come"][figure]
+    low, high = (f"{each:.2f}" for each in row.get("ratio_ranges", {}).get(figure, (ratio, ratio)))
+    return f"{ratio:.2f}" if low == high else f"{ratio:.2f} ({low} to {high})"

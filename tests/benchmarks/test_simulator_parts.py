@@ -263,8 +263,8 @@ def test_traces_are_read(tmp_path: Path) -> None:
         requests=[1.0, 3.0, 1.0, 1.0],
     )
     made = workloads(tmp_path, 2)
-    assert made["azure2023_conv"]() == [Request(0, 7, 1), Request(500, 1, 99_999)]
-    drawn = workloads(tmp_path, 1000)[f"servegen {model}"]()
+    assert made["azure2023_conv"](7) == [Request(0, 7, 1), Request(500, 1, 99_999)]
+    drawn = workloads(tmp_path, 1000)[f"servegen {model}"](0)
     assert len(drawn) == pytest.approx(1000, rel=0.1)
     assert sum(each.arrival_ms < 600_000 for each in drawn) == pytest.approx(0.75 * len(drawn), rel=0.1)
     assert {each.output_tokens for each in drawn} == {50}

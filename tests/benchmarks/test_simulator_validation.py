@@ -316,7 +316,7 @@ def test_validate_and_study_write_one_document(tmp_path: Path, capsys: pytest.Ca
     out = tmp_path / "out.json"
     flags = ["--real", str(sources.report), "--runs", str(tmp_path / "runs"), "--out", str(out)]
     assert simulator.main(["validate", *flags]) == 0
-    assert simulator.main(["study", "--requests", "60", "--studies", "orders,fleets", "--out", str(out)]) == 0
+    assert simulator.main(["study", "--requests", "60", "--studies", "orders,fleets", "--seeds", "2", "--out", str(out)]) == 0
     document = json.loads(out.read_text())
     assert document["benchmark"] == "simulator"
     assert len(document["validation"]["rows"]) == 2
