@@ -34,7 +34,13 @@ NOTES = (
     "validation: each real run of bench_vllm against the same requests, lengths, arrivals and priorities in the simulator. The length of "
     "a step was fitted on runs of other repetitions, which had other requests; where a report has one repetition, on its other runs. "
     "error is simulated / real - 1. A maximum is the fate of one request, and says little. fitted_on_itself is no validation: what it "
-    "takes away of an error was the machine, whose steps took longer or shorter in that run than in the others.",
+    "takes away of an error was the machine, whose steps took longer or shorter in that run than in the others. fitted_from: "
+    "requests, of the runs that kept theirs, or figures where none did. Queues are compared with vLLM's gauges, which were looked at "
+    "once a second, unless these stayed at 0.",
+    "What the validation covers: real runs without a preemption, with steps padded to one length, without asynchronous scheduling (vLLM "
+    "turns it off on CPUs), with a budget of 2,048 tokens a step and short prompts. It shows that the order of admission and the queue are "
+    "right. It says nothing about a full KV cache, asynchronous scheduling, long prompts read in pieces or how long a step takes, on which "
+    "the studies depend. tests/vllm/test_vllm_schedule.py holds how such requests are scheduled against vLLM's own scheduler class.",
     "studies: the arrivals of a trace are stretched so that offered_load times what the engine can do at most comes on average. Traces "
     "have no prompts: the ranker is simulated, with the tau that is named and calibrated expectations. First-come rows have none. With "
     "each of `seeds` seeds rankers are drawn anew, and so are arrivals and lengths where the workload is no trace. Ratios are taken within "
