@@ -71,24 +71,26 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in (header, *rows)]
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, digits: int = DIGITS) -> Any:
     """Dataclasses, tuples and long floats → what JSON should hold."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return plain(dataclasses.asdict(value))
+        return plain(dataclasses.asdict(value), digits)
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): plain(each, digits) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [plain(each, digits) for each in value]
     if isinstance(value, float) and math.isfinite(value):
-        return float(f"{value:.{DIGITS}g}")
+        return float(f"{value:.{digits}g}")
     return value
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
+def write_json(path: Path, document: Mapping[str, Any], digits: int = DIGITS) -> None:
     """Write under a temporary name and rename: an interrupted run leaves the old file. NaN is refused."""
     path.parent.mkdir(parents=True, exist_ok=True)
     coming = path.with_name(f".{path.name}.{os.getpid()}")
-    coming.write_text(json.dumps(plain(document), indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    coming.write_text(
+        json.dumps(plain(document, digits), indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     coming.rename(path)
 
 

@@ -15,7 +15,11 @@ from sidecar.cores import allotted_cores
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-PACKAGES = ("pars-sidecar", "onnxruntime", "onnxruntime-gpu", "grpcio", "tokenizers", "numpy")
+# The last three are what onnxruntime-gpu[cuda,cudnn] computes with. No constraint pins them: only this tells which they were.
+PACKAGES = (
+    *("pars-sidecar", "onnxruntime", "onnxruntime-gpu", "grpcio", "tokenizers", "numpy"),
+    *("nvidia-cuda-runtime", "nvidia-cublas", "nvidia-cudnn-cu13"),
+)
 
 CHANGES = "+changes"
 

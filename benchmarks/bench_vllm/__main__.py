@@ -2,12 +2,13 @@
 
 Under load: first come first served, the shipped ranker, an oracle and others (arms), at several loads (plan), each attached
 through the same hook; the client is `vllm bench serve`. At low load: engines with and without the hook, side by side. Finished runs are
-kept, so that hours of them can be gathered in pieces: the same call goes on where the last one was, and `--budget-minutes 0` only
-writes the report of what there is.
+kept, so that hours of them can be gathered in pieces: the same call goes on where the last one was. `--parts`, `--arms`, `--loads` and
+`--starts` choose what is gathered; the report has all that there is. `--budget-minutes 0` only writes it.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from typing import Any
 from benchmarks.bench_vllm.arms import ARM_NAMES
 from benchmarks.bench_vllm.gathering import Gathering
 from benchmarks.bench_vllm.latency import LOW_LOAD, gather_low_load, latency_table, low_load_part
-from benchmarks.bench_vllm.plan import BURST, LOADS
+from benchmarks.bench_vllm.plan import LOADS, REQUESTS, REQUESTS_AT, STARTS
 from benchmarks.bench_vllm.report import NOTES, about, runs_part
 from benchmarks.bench_vllm.rows import ratio_lines, rows_table
 from benchmarks.bench_vllm.run import LoadSettings
@@ -52,15 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             site = stack.enter_context(site_of(bench, flags.vllm_bin, Path(fresh) if flags.smoke else flags.runs, stamp))
             gathering = Gathering(bench, site, None if flags.budget_minutes is None else 60 * flags.budget_minutes)
             gathering.gather(lambda number: gather_low_load(bench, site, number) if LOW_LOAD in parts else None)
-            report |= about(site) | (runs_part(bench, gathering) if LOAD in parts else {})
-            if LOW_LOAD in parts and (low_load := low_load_part(bench, site)):
+            whole = bench if flags.smoke else _all_of(bench)
+            report |= about(site) | runs_part(whole, Gathering(whole, site, budget_s=0.0))
+            if low_load := low_load_part(whole, site):
                 report[LOW_LOAD] = low_load
     except (ProcessError, RecordsError, SidecarError, OSError) as error:
         print(f"bench_vllm: {error}", file=sys.stderr)
         return 1
+    if not report["runs"] and LOW_LOAD not in report:
+        print(f"bench_vllm: {flags.runs} has no run of these sources; {flags.out} is not written", file=sys.stderr)
+        return 1
     write_json(flags.out, report)
-    if LOAD in parts:
-        print("\n".join([*rows_table(report["rows"]), "", *ratio_lines(report["ratios"]), ""]))
+    print("\n".join([*rows_table(report["rows"]), "", *ratio_lines(report["ratios"]), ""]))
     if LOW_LOAD in report:
         print("\n".join([*latency_table(report[LOW_LOAD]["summary"]), ""]))
     # What a later try made good is good.
@@ -86,6 +90,17 @@ def _bench(flags: argparse.Namespace) -> Bench:
     )
 
 
+def _all_of(bench: Bench) -> Bench:
+    """The same, whatever part of it was asked for."""
+    return dataclasses.replace(
+        bench,
+        arms=ARM_NAMES,
+        loads=LOADS,
+        starts=max(bench.starts, STARTS),
+        latency_starts=max(bench.latency_starts, STARTS),
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="JSON report to write")
@@ -96,22 +111,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--budget-minutes", type=float, help="begin no run after that; 0: only report what there is (default: to the end)"
     )
-    parser.add_argument("--parts", type=some_of(PARTS), default=PARTS, help=f"of {','.join(PARTS)}; default: both")
-    parser.add_argument("--arms", type=some_of(ARM_NAMES), default=ARM_NAMES, help=f"of {','.join(ARM_NAMES)}; default: all")
-    parser.add_argument("--loads", type=some_of(LOADS), default=LOADS, help=f"of {','.join(LOADS)}; default: all")
-    parser.add_argument("--starts", type=int, default=3, help="repetitions: engine starts of each arm at each load (default 3)")
-    parser.add_argument("--requests", type=int, default=400, help="of a run (default 400)")
+    parser.add_argument("--parts", type=some_of(PARTS), default=PARTS, help=f"to gather, of {','.join(PARTS)}; default: both")
+    parser.add_argument(
+        "--arms", type=some_of(ARM_NAMES), default=ARM_NAMES, help=f"to gather, of {','.join(ARM_NAMES)}; default: all"
+    )
+    parser.add_argument("--loads", type=some_of(LOADS), default=LOADS, help=f"to gather, of {','.join(LOADS)}; default: all")
+    parser.add_argument(
+        "--starts", type=int, default=STARTS, help=f"repetitions: engine starts of each arm at each load (default {STARTS})"
+    )
+    parser.add_argument("--requests", type=int, default=REQUESTS, help=f"of a run (default {REQUESTS})")
     parser.add_argument(
         "--requests-at",
         type=counts_by_load,
-        default={BURST: 2000},
-        help="of a run at some loads: 1.0=2000,burst=2000 (default burst=2000)",
+        default=REQUESTS_AT,
+        help=f"of a run at some loads (default {','.join(f'{load}={count}' for load, count in REQUESTS_AT.items())})",
     )
     parser.add_argument("--max-num-seqs", type=int, default=16, help="requests that the engine runs at a time (default 16)")
     parser.add_argument("--step-ms", type=float, default=20.0, help="what each step is padded to under load (default 20)")
     parser.add_argument("--deadline-ms", type=int, default=100, help="of the hook under load (default 100)")
-    parser.add_argument("--latency-starts", type=int, default=3, help="engine starts at low load (default 3)")
-    parser.add_argument("--rounds", type=int, default=300, help="requests to each engine at low load (default 300)")
+    parser.add_argument("--latency-starts", type=int, default=STARTS, help=f"engine starts at low load (default {STARTS})")
+    parser.add_argument("--rounds", type=int, default=100, help="requests to each engine at low load (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="of the first repetition's requests and arrivals (default 0)")
     parser.add_argument("--smoke", action="store_true", help="two minutes in all: does it work? Measures nothing")
     return parser

@@ -41,6 +41,18 @@ def run_figures(run: Figures, step_ms: float) -> dict[str, Any]:
     }
 
 
+def later_than(run: Figures, baseline: Figures | None) -> dict[str, float | None]:
+    """By how much later the same requests got their first tokens than in another run: 99th percentile and most, in seconds; below 0 where
+    none was later. Empty without a baseline. Of requests that were answered in both."""
+    if baseline is None:
+        return {}
+    (own, its_errors), (other, other_errors) = ((each[KEPT]["ttft_s"], each[KEPT]["errors"]) for each in (run, baseline))
+    later_s = [
+        mine - theirs for mine, theirs, *errors in zip(own, other, its_errors, other_errors, strict=True) if not any(errors)
+    ]
+    return {"later_p99_s": percentile(later_s, 99), "later_max_s": max(later_s, default=None)}
+
+
 def why_not_clean(figures: Figures, step_ms: float) -> str | None:
     """None for a clean run; else the first thing that is wrong with it."""
     if figures["failed"]:

@@ -1,7 +1,7 @@
 """Gathers the runs that are missing, one after the other, as long as there is time; each is kept as soon as it is there."""
 
 import datetime
-import os
+import http.client
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -10,11 +10,12 @@ from typing import Any
 from benchmarks.bench_vllm.arms import Arm, arm_named
 from benchmarks.bench_vllm.bench_serve import Load
 from benchmarks.bench_vllm.figures import figures_of, run_figures, why_not_clean
-from benchmarks.bench_vllm.plan import BURST, Planned, planned
+from benchmarks.bench_vllm.plan import Planned, multiple, planned
 from benchmarks.bench_vllm.requests import result_of
 from benchmarks.bench_vllm.run import measure_capacity, run_arm
 from benchmarks.bench_vllm.site import Bench, Site
 from benchmarks.process import ProcessError
+from vllm_client import RankerClientError
 
 MAX_TRIES = 2
 """Of a run that is not clean, counting those of earlier calls. All are counted in the report."""
@@ -27,6 +28,9 @@ SMOKE_CAPACITY = 0.95
 
 ERROR = "error"
 """The key of a try of which nothing came but a message."""
+
+WENT_WRONG = (ProcessError, RankerClientError, OSError, http.client.HTTPException)
+"""What a run may raise once it has begun: its engine, its ranker, or a connection to one of them."""
 
 Run = Mapping[str, Any]
 
@@ -80,7 +84,8 @@ class Gathering:
             replay, capacity = self._bench.replay(load, repetition), self.capacity()
             if capacity is None:
                 raise ProcessError("what the engine can do has not been measured")
-            rate = float("inf") if load == BURST else float(load) * capacity["tokens_per_s"] / replay.mean_output_tokens
+            its_multiple = multiple(load)
+            rate = float("inf") if its_multiple is None else its_multiple * capacity["tokens_per_s"] / replay.mean_output_tokens
             self._loads[load, repetition] = Load(replay, len(replay.requests), rate, self._bench.seed_of(repetition))
         return self._loads[load, repetition]
 
@@ -135,32 +140,23 @@ class Gathering:
                 return None
             _say("what the engine can do")
             measured = measure_capacity(self._site.paced, settings, replay, self._bench.seed)
-            self._site.kept.add("capacity", depends_on, {**self._origin(), **measured})
+            self._site.kept.add("capacity", depends_on, {**self._site.origin(), **measured})
 
     def _try(self, run: Planned) -> None:
         differs = self._site.kept.differs(run.name, self.depends_on(run))
         _say(f"{run.name}{' again, other than then: ' + ', '.join(differs) if differs else ''}")
-        origin, load = self._origin(), self.load(run.load, run.repetition)
+        origin, load = self._site.origin(), self.load(run.load, run.repetition)
         try:
             happened = run_arm(self._site.paced, arm_named(run.arm), self._bench.settings, self._bench.bundle, load)
             self._errors_in_a_row = 0
-        except ProcessError as error:
-            happened = {ERROR: str(error)}
+        except WENT_WRONG as error:
+            happened = {ERROR: str(error) or repr(error)}
             self._errors_in_a_row += 1
         kept = self._site.kept.add(run.name, self.depends_on(run), {**run._asdict(), **origin, **happened})
         if why := self.why_not_clean(kept):
             _say(f"{run.name} is not clean: {why}")
         if self._errors_in_a_row >= MAX_ERRORS:
             raise ProcessError(f"{MAX_ERRORS} runs in a row failed, the last one with: {happened[ERROR]}")
-
-    def _origin(self) -> dict[str, Any]:
-        machine = self._site.stamp.machine
-        return {
-            "commit": self._site.stamp.commit,
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "machine": {"cpu_model": machine.cpu_model, "allotted_cores": machine.allotted_cores},
-            "load_average_1_min": os.getloadavg()[0],
-        }
 
 
 def _arm_json(arm: Arm) -> dict[str, Any]:

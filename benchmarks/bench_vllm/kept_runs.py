@@ -8,6 +8,9 @@ from typing import Any
 
 from benchmarks.report import plain, write_json
 
+DIGITS = 9
+"""Significant digits that are kept: microseconds in a run of minutes. Reports round what they show."""
+
 REPLACED = "replaced"
 """Folder, beside the runs, of those that depend on something else. Going back to what they depend on finds them again."""
 
@@ -31,14 +34,14 @@ class KeptRuns:
     def add(self, name: str, depends_on: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
         """Keep one more try. Returns it as it is kept, so that a new and a kept result are the same to the last digit."""
         path, key = self._path(name), key_of(depends_on)
-        tries = [*self.tries(name, depends_on), plain(result)]
+        tries = [*self.tries(name, depends_on), plain(result, DIGITS)]
         other = _read(path)
         if other is not None and other["key"] != key:
             # Hours of somebody's time: put aside, never overwritten.
             aside = self._replaced(name, other["key"])
             aside.parent.mkdir(exist_ok=True)
             path.rename(aside)
-        write_json(path, {"key": key, "depends_on": plain(depends_on), "tries": tries})
+        write_json(path, {"key": key, "depends_on": plain(depends_on), "tries": tries}, DIGITS)
         kept: dict[str, Any] = self.tries(name, depends_on)[-1]
         return kept
 

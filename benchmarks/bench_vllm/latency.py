@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.bench_vllm.gathering import WENT_WRONG
 from benchmarks.bench_vllm.metrics import by_label
 from benchmarks.bench_vllm.process import ANSWER_S, CHAT_PATH, VllmInstallation, VllmServer, chat_body
 from benchmarks.bench_vllm.rankers import oracle
@@ -83,10 +84,10 @@ def gather_low_load(bench: Bench, site: Site, number: int) -> None:
     print(f"low load, start {number} of {bench.latency_starts}", file=sys.stderr, flush=True)
     try:
         figures = measure_start(site.unpaced, bench.bundle, bench.common_replay(), bench.rounds, bench.settings.max_num_seqs)
-    except ProcessError as error:
+    except WENT_WRONG as error:
         print(f"low load: {error}", file=sys.stderr, flush=True)
         return
-    site.kept.add(f"{LOW_LOAD}-{number}", depends_on(bench, site), {"commit": site.stamp.commit, **figures})
+    site.kept.add(f"{LOW_LOAD}-{number}", depends_on(bench, site), {**site.origin(), **figures})
 
 
 def low_load_part(bench: Bench, site: Site) -> dict[str, Any] | None:

@@ -5,11 +5,11 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks.bench_vllm.arms import ARMS
+from benchmarks.bench_vllm.arms import ARMS, BASELINE
 from benchmarks.bench_vllm.bench_serve import Load, bench_flags
-from benchmarks.bench_vllm.figures import STEP_P50_WITHIN, STEP_P99_ABOVE
+from benchmarks.bench_vllm.figures import STEP_P50_WITHIN, STEP_P99_ABOVE, later_than
 from benchmarks.bench_vllm.gathering import ERROR, MAX_TRIES, Gathering
-from benchmarks.bench_vllm.plan import BURST, Planned
+from benchmarks.bench_vllm.plan import BURST, LASTING, Planned
 from benchmarks.bench_vllm.process import ENVIRONMENT, serve_flags
 from benchmarks.bench_vllm.requests import KEPT
 from benchmarks.bench_vllm.rows import ratios_of, rows_of
@@ -24,13 +24,17 @@ NOTES = (
     f"{STEP_P50_WITHIN:.0%} of step_ms and the 99th percentile at most {STEP_P99_ABOVE:.0%} above; that was stated before any was made. A "
     f"run that is not is made again by the next call, {MAX_TRIES} tries in all. Tries that are not clean are in no figure, and all are in "
     "`runs` and counted in the rows, with what was wrong.",
+    "vLLM's CPU platform turns asynchronous scheduling off again, whatever the flag says.",
     "The hook's deadline is deadline_ms and not its default of 10, because the encoder shares its cores with vLLM, vLLM's API server "
     "and the client.",
     f"Loads are arrivals as a share of what the engine can do (capacity); {BURST}: all requests at once. Loads with as many "
     "requests have the same ones in a repetition, at times that the rate stretches; another repetition has other requests.",
+    "Above load 1 there is no steady state: the queue grows as long as requests come, and what order brings is that of so many "
+    f"requests. {LASTING} is 1.2 with more of them.",
     "e2e is from sending to the last token; per_token is that divided by the response's tokens; worst_slowdown is the largest e2e over "
     "the time alone, which is (tokens + 1) steps; waiting and running are vLLM's own gauges, looked at each second; hook_ask_share is the "
-    "time that the hook held requests for their scores over all e2e; scored_share: requests that got a score. A figure is "
+    "time that the hook held requests for their scores over all e2e; scored_share: requests that got a score; later: by how "
+    "much later than with first come, first served the same request got its first token, 99th percentile and most. A figure is "
     "[median, lowest, highest] over the repetitions, one engine start each. Ratios are taken within a repetition, then the median; "
     "ratio_ranges are the lowest and highest repetition.",
     "The policy `cost` is not among the arms: it takes a request's max_tokens as a bound of its response, and here, where lengths are "
@@ -44,8 +48,10 @@ def runs_part(bench: Bench, gathering: Gathering) -> dict[str, Any]:
     """Rows, ratios and runs. Raises RecordsError."""
     tries = _tries(bench, gathering)
     whys = {run: [gathering.why_not_clean(each) for each in its_tries] for run, its_tries in tries.items()}
+    counted = {run: tries[run][whys_of_run.index(None)] for run, whys_of_run in whys.items() if None in whys_of_run}
     clean = {
-        run: gathering.figures(tries[run][whys_of_run.index(None)]) for run, whys_of_run in whys.items() if None in whys_of_run
+        run: {**gathering.figures(one_try), **later_than(one_try, counted.get(run._replace(arm=BASELINE)))}
+        for run, one_try in counted.items()
     }
     loads = {(run.load, run.repetition): gathering.load(run.load, run.repetition) for run in tries}
     return {

@@ -17,8 +17,9 @@ KEPT = "requests"
 
 def requests_of(result: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Lists, one entry for each request in the order of sending. sent_s: after the first one. The others as `vllm bench serve` has
-    them: gaps_s is a list for each, between one token and the next, shorter when several tokens came at once; prompt_tokens is without
-    those of the chat template; errors: empty where there was none."""
+    them: its first chunk names the role, has no token and counts as the first one, so ttft_s is when that came, the first token hardly
+    behind it; gaps_s is a list for each, between one chunk and the next, one gap a token, fewer when several tokens came at once;
+    prompt_tokens is without those of the chat template; errors: empty where there was none."""
     first_s = min(result["start_times"], default=0.0)
     return {
         "sent_s": [sent_s - first_s for sent_s in result["start_times"]],

@@ -5,15 +5,15 @@ from typing import Any
 
 from benchmarks.bench_vllm.arms import BASELINE, ORACLE, arm_named
 from benchmarks.bench_vllm.figures import Figures
-from benchmarks.bench_vllm.plan import Planned
+from benchmarks.bench_vllm.plan import BURST, LASTING, Planned, by_rate
 from benchmarks.measurement import Spread, spread_of
 from benchmarks.report import aligned
 
 OURS = "ours"
 
-TARGET_LOADS = ("1.0", "1.2")
+TARGET_LOADS = ("1.0", "1.2", LASTING, "1.5", BURST)
 
-LOW_LOAD = "0.3"
+LIGHT_LOAD = "0.3"
 
 RATIO_FIGURES = (
     "e2e_mean_s",
@@ -54,11 +54,12 @@ Taken = Callable[[Mapping[str, Figures]], float]
 
 
 def rows_of(clean: CleanRuns, tries: Tries, starts: int) -> list[dict[str, Any]]:
-    """One row for each arm and load that was tried, in the order in which they first were.
+    """One row for each arm and load that was tried: the slowest arrivals first, arms in the order in which they first were.
 
     starts: repetitions with a clean run, of planned_starts. A figure is [median, lowest, highest] over them.
     """
-    return [_row(arm, load, clean, tries, starts) for arm, load in dict.fromkeys((run.arm, run.load) for run in tries)]
+    tried = sorted(dict.fromkeys((run.load, run.arm) for run in tries), key=lambda each: by_rate(each[0]))
+    return [_row(arm, load, clean, tries, starts) for load, arm in tried]
 
 
 def ratios_of(clean: CleanRuns) -> dict[str, dict[str, Any]]:
@@ -86,8 +87,8 @@ def ratios_of(clean: CleanRuns) -> dict[str, dict[str, Any]]:
         "p99_ours_over_fcfs": at(
             TARGET_LOADS, (BASELINE, OURS), lambda arms: float(arms[OURS]["e2e_p99_s"] / arms[BASELINE]["e2e_p99_s"])
         ),
-        "low_load_loss": _over_repetitions(clean, LOW_LOAD, (BASELINE, OURS), loss),
-        "added_latency_share": at((LOW_LOAD, *TARGET_LOADS), (OURS,), lambda arms: float(arms[OURS]["hook_ask_share"])),
+        "low_load_loss": _over_repetitions(clean, LIGHT_LOAD, (BASELINE, OURS), loss),
+        "added_latency_share": at((LIGHT_LOAD, *TARGET_LOADS), (OURS,), lambda arms: float(arms[OURS]["hook_ask_share"])),
     }
     return {
         "ratios": _each(spreads, lambda spread: spread.median),
@@ -98,7 +99,7 @@ def ratios_of(clean: CleanRuns) -> dict[str, dict[str, Any]]:
 def rows_table(rows: Iterable[Figures]) -> list[str]:
     """Lines: the medians of each row; starts that are missing and tries that were not clean are marked."""
     lines = []
-    for row in sorted(rows, key=lambda row: str(row["load"])):
+    for row in rows:
         medians = [f"{row[name][0]:.4g}" if name in row else "" for name in SHOWN_FIGURES]
         starts = f"{row['starts']}/{row['planned_starts']}"
         lines.append((f"{row['load']} {row['arm']}", starts, *medians, str(len(row["not_clean"]) or "")))

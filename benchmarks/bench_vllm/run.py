@@ -1,5 +1,6 @@
 """One run of one arm on a real vLLM, from engine start to engine stop; and what the engine can do at most."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from benchmarks.bench_vllm.queue import QueueSampler
 from benchmarks.bench_vllm.rankers import served_ranker
 from benchmarks.bench_vllm.requests import CLIENT, KEPT, client_of, estimates_of, requests_of
 from benchmarks.replay import Replay
+from vllm_client import RankerClientError
 
 WARM_UP_REQUESTS, WARM_UP_TOKENS = 8, 8
 """Of the workload's own prompts, sent before anything is counted: a first request pays for what is loaded late."""
@@ -48,9 +50,12 @@ def run_arm(vllm: VllmInstallation, arm: Arm, settings: LoadSettings, bundle: Pa
             with QueueSampler(server.url) as queue:
                 result = run_bench(vllm, server.url, load, _timeout_s(load, settings))
             added = difference(server.metrics(), before)
-        # Afterwards, with nobody else on the cores: the same bundle says the same again.
         prompts = [request.prompt for request in load.replay.requests[: load.requests]]
-        estimates = estimates_of(address, prompts, hook.get("tier", "any")) if address else {}
+        estimates: dict[str, list[float]] = {}
+        # Afterwards, with nobody else on the cores: the same bundle says the same again. It would say so another day as well, so a run
+        # of minutes is not lost for it.
+        with contextlib.suppress(RankerClientError):
+            estimates = estimates_of(address, prompts, hook.get("tier", "any")) if address else {}
     return {
         "hook": hook,
         "engine_start_s": server.start_s,

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import datetime
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -68,6 +70,16 @@ class Site:
     bundle_id: str
     common: dict[str, Any]
     asking: dict[str, Any]
+
+    def origin(self) -> dict[str, Any]:
+        """Of a run that begins now: it may be reported days later, from another commit."""
+        machine = self.stamp.machine
+        return {
+            "commit": self.stamp.commit,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "machine": {"cpu_model": machine.cpu_model, "allotted_cores": machine.allotted_cores},
+            "load_average_1_min": os.getloadavg()[0],
+        }
 
 
 @contextlib.contextmanager

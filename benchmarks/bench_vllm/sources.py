@@ -7,9 +7,9 @@ from pathlib import Path
 
 from benchmarks.stamp import REPOSITORY
 
-DRIVERS = ("bench_serve", "oracle_ranker", "pacing", "process", "queue", "rankers", "run", "tiny_llama")
-"""The benchmark's modules that make a run what it is. What becomes of it afterwards, figures and report, is made anew each time;
-which arms and loads there are, and what is replayed, each run says for itself."""
+DRIVERS = ("bench_serve", "metrics", "oracle_ranker", "pacing", "process", "queue", "rankers", "requests", "run", "tiny_llama")
+"""The benchmark's modules that make a run what it is and say what is kept of it. What becomes of that afterwards, figures and report, is
+made anew each time; which arms and loads there are, and what is replayed, each run says for itself."""
 
 
 def content_hash(folders: Iterable[Path]) -> str:
@@ -41,7 +41,8 @@ def _without_words(source: bytes) -> str:
 def driver_sources(repository: Path = REPOSITORY) -> str:
     """Of what drives every run: the client library, the protocol, and DRIVERS."""
     benchmarks = [repository / "benchmarks" / "bench_vllm" / f"{name}.py" for name in DRIVERS]
-    return content_hash([repository / "vllm_client", repository / "proto" / "pars", *benchmarks])
+    replay = repository / "benchmarks" / "replay.py"
+    return content_hash([repository / "vllm_client", repository / "proto" / "pars", *benchmarks, replay])
 
 
 def sidecar_sources(repository: Path = REPOSITORY) -> str:

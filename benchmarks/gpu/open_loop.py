@@ -20,6 +20,7 @@ from typing import Any
 
 import grpc
 
+from benchmarks.open_loop import due_times_s
 from pars.v1 import ranker_pb2
 from vllm_client.prompt_files import read_prompts
 
@@ -72,12 +73,13 @@ class Sender:
             gc.collect()
             gc.disable()
             try:
-                rng = random.Random(job.seed)
-                due_s, number = job.begin_s, rng.randrange(len(self._requests))
-                while (due_s := due_s + rng.expovariate(job.calls_per_s)) < job.end_s:
+                # Each process begins at another prompt, so that they do not all send the same one at a time.
+                first = random.Random(job.seed).randrange(len(self._requests))
+                due_times = due_times_s(job.calls_per_s, job.end_s - job.begin_s, job.seed)
+                for number, since_begin_s in enumerate(due_times, first):
+                    due_s = job.begin_s + since_begin_s
                     if (wait_s := due_s - time.monotonic()) > 0:
                         time.sleep(wait_s)
-                    number += 1
                     record.send(score, self._requests[number % len(self._requests)], due_s, counted=due_s >= job.counted_s)
                 return record.wait()
             finally:

@@ -12,6 +12,7 @@ from benchmarks.gpu.parity import measure_parity
 from benchmarks.gpu.plan import FULL, SMOKE
 from benchmarks.gpu.rpc import measure_rpc
 from benchmarks.gpu.variants import measure_tensorrt, measure_variants
+from benchmarks.leaving import signals_leave
 from benchmarks.workload import made_up
 
 SEED = 0
@@ -37,21 +38,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
     plan = SMOKE if flags.smoke else FULL
     outcome = Outcome(flags.out)
-    try:
-        MEASURES[flags.name](Job(dict(flags.bundle), flags.provider, plan, made_up(plan.prompts, SEED).prompts), outcome)
-    except Exception as error:  # whatever it is, what was measured before it stays
-        outcome.failures[flags.name] = reason(error)
-        print(f"{flags.name}: {error}", file=sys.stderr)
-    outcome.keep()
+    job = Job(dict(flags.bundle), flags.provider, plan, made_up(plan.prompts, SEED).prompts)
+    # Out of time or stopped, it leaves neither a sidecar nor a folder behind.
+    with signals_leave():
+        try:
+            MEASURES[flags.name](job, outcome)
+        except Exception as error:  # whatever it is, what was measured before it stays
+            outcome.failures[flags.name] = reason(error)
+            print(f"{flags.name}: {error}", file=sys.stderr)
+        finally:
+            outcome.keep()
     return 0
 
 
 def named_folder(text: str) -> tuple[str, Path]:
     """`precision=folder` of a command line."""
-    name, equals, folder = text.partition("=")
-    if not (name and equals and folder):
-        raise argparse.ArgumentTypeError(f"{text!r} is not precision=folder")
+    name, folder = named_text(text)
     return name, Path(folder).absolute()
+
+
+def named_text(text: str) -> tuple[str, str]:
+    """`name=text` of a command line, neither of them empty."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=value")
+    return name, value
 
 
 if __name__ == "__main__":

@@ -63,9 +63,10 @@ def measure_rpc(job: Job, outcome: Outcome) -> None:
                     "provider": sidecar.execution_provider,
                     "workers": int(sidecar.says["workers"]),
                 }
-                outcome.figures[precision] = figures
                 loaded = gpu_memory(tree_of(sidecar.process.process.pid))
                 figures["single"] = _single(job, sidecar.address, senders)
+                # Not before: a sidecar that merely started is nothing measured.
+                outcome.figures[precision] = figures
                 outcome.keep()
                 figures["batches"] = [_batches(job, sidecar, callers, size) for size in job.plan.batches]
                 figures["gpu_memory"] = memory_figures(before, loaded, gpu_memory(tree_of(sidecar.process.process.pid)))
@@ -128,6 +129,10 @@ def memory_figures(before: GpuMemory | None, loaded: GpuMemory | None, after: Gp
     return {
         "process_loaded_mib": loaded.process_mib,
         "process_after_load_mib": after.process_mib,
-        "device_growth_loaded_mib": loaded.device_mib - before.device_mib,
-        "device_growth_after_load_mib": after.device_mib - before.device_mib,
+        "device_growth_loaded_mib": _growth_mib(before, loaded),
+        "device_growth_after_load_mib": _growth_mib(before, after),
     }
+
+
+def _growth_mib(before: GpuMemory, after: GpuMemory) -> float | None:
+    return None if before.device_mib is None or after.device_mib is None else after.device_mib - before.device_mib

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.bench_vllm.arms import ARM_LABELS
-from benchmarks.page.serving import load_name
+from benchmarks.bench_vllm.plan import name_of
 from benchmarks.svg import INK, OTHER_COLOURS, OURS, THEIRS, svg
 
 Results = Mapping[str, Any]
@@ -124,7 +124,7 @@ def vllm_plot(results: Results) -> str | None:
             )
             axes.plot([place, place], [lowest, highest], color=INK, linewidth=1)
             labelled.add(arm)
-        axes.set_xticks(range(len(loads)), [load_name(load) for load in loads])
+        axes.set_xticks(range(len(loads)), [name_of(load) for load in loads])
         axes.set_xlabel("load, in multiples of what the engine can serve")
         axes.set_ylabel("ms per token, mean")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.bench_hook.labels import LABELS
 from benchmarks.bench_vllm.arms import ARM_LABELS
+from benchmarks.bench_vllm.plan import name_of
 from benchmarks.markdown import paragraph, table
 from benchmarks.page.targets import shown, target_rows_on_vllm
 
@@ -43,7 +44,7 @@ def on_vllm(document: Figures | None) -> list[str]:
         cells = [shown(row[name][0]) if row.get(name) else "" for name in measured]
         to_first = row.get("ratios_to_equal", {}).get("per_token_mean_ms")
         ratio = shown(to_first[0]) if to_first else ""
-        rows.append([load_name(row["load"]), ARM_LABELS.get(row["arm"], row["arm"]), starts, ratio, *cells])
+        rows.append([name_of(row["load"]), ARM_LABELS.get(row["arm"], row["arm"]), starts, ratio, *cells])
     return [
         *lines,
         *paragraph(
@@ -60,12 +61,7 @@ def on_vllm(document: Figures | None) -> list[str]:
 
 
 def _with_names(rows: list[list[str]]) -> list[list[str]]:
-    return [[what, load_name(load), *cells] for what, load, *cells in rows]
-
-
-def load_name(load: str) -> str:
-    """ "1.0" → "1x"; a burst has no rate."""
-    return f"{float(load):g}x" if load.replace(".", "").isdigit() else load
+    return [[what, name_of(load), *cells] for what, load, *cells in rows]
 
 
 def hook(document: Figures | None) -> list[str]:
@@ -130,7 +126,7 @@ def on_gpu(document: Figures | None) -> list[str]:
             f"{row['target']:,g}",
             _value(row["value"]),
             row["precision"] or "",
-            "yes" if row["met"] else "no",
+            "" if row["met"] is None else "yes" if row["met"] else "no",
         ]
         for row in document.get("targets", ())
     ]

@@ -15,6 +15,8 @@ _ERRORS = {
     "per_token_p90_ms": "p90",
     "ttft_mean_s": "first token: mean",
     "longest_wait_s": "longest wait",
+    "queue_mean": "queue: mean",
+    "queue_max": "deepest",
 }
 _RATIOS = {
     "e2e_mean_s": "end to end: mean",
@@ -36,14 +38,16 @@ def simulated(results: Figures) -> str:
 
 
 def _against_real_runs(validation: Figures) -> list[str]:
+    """A run that had no queue has empty cells; where no run had one, there are no columns for it."""
+    columns = [figure for figure in _ERRORS if figure in validation["summary"]]
     lines = [
         "Simulated against real, in per cent; each row's step was fitted on other runs:",
         "",
-        f"| run | step ms | {' | '.join(_ERRORS.values())} |",
-        f"|---|---|{'---|' * len(_ERRORS)}",
+        f"| run | step ms | {' | '.join(_ERRORS[figure] for figure in columns)} |",
+        f"|---|---|{'---|' * len(columns)}",
     ]
     for row in validation["rows"]:
-        errors = " | ".join(f"{100 * row['error'][figure]:+.1f}" for figure in _ERRORS)
+        errors = " | ".join(f"{100 * row['error'][figure]:+.1f}" if figure in row["error"] else "" for figure in columns)
         lines.append(f"| {row['name']} | {row['fitted']['step_model']['constant_ms']:.2f} | {errors} |")
     lines.append(_summary_line("median size", validation["summary"], "median"))
     lines.append(_summary_line("largest", validation["summary"], "largest"))
@@ -54,21 +58,23 @@ def _against_real_runs(validation: Figures) -> list[str]:
 
 
 def _summary_line(label: str, summary: Figures, name: str) -> str:
-    return f"| {label} | | {' | '.join(f'{100 * summary[figure][name]:.1f}' for figure in _ERRORS)} |"
+    return f"| {label} | | {' | '.join(f'{100 * summary[figure][name]:.1f}' for figure in _ERRORS if figure in summary)} |"
 
 
 def _study(name: str, workload: str, found: Figures) -> list[str]:
     first = found["rows"][0]
+    seeds = found.get("seeds", 1)
+    several = f", median of {seeds} seeds (lowest to highest)" if seeds > 1 else ""
     lines = [
-        f"**{name}**, simulated: {workload}, {found['requests']:,} requests of {found['prompt_tokens_mean']:,.0f} and",
-        f"{found['output_tokens_mean']:,.0f} tokens on average. Ratios to first come, first served:",
+        f"**{name}**, simulated: {workload}, {found['requests']:,.0f} requests of {found['prompt_tokens_mean']:,.0f} and",
+        f"{found['output_tokens_mean']:,.0f} tokens on average. Ratios to first come, first served{several}:",
         "",
         f"| order | load | {' | '.join(_RATIOS.values())} | preemptions |",
         f"|---|---|{'---|' * len(_RATIOS)}---|",
     ]
     for row in found["rows"]:
-        ratios = " | ".join(f"{row['ratios_to_first_come'][figure]:.2f}" for figure in _RATIOS)
-        lines.append(f"| {row['order']} | {row['offered_load']:g} | {ratios} | {row['figures']['preemptions']:,} |")
+        ratios = " | ".join(_ratio(row, figure) for figure in _RATIOS)
+        lines.append(f"| {row['order']} | {row['offered_load']:g} | {ratios} | {row['figures']['preemptions']:,.0f} |")
     absolute = first["figures"]
     lines += [
         "",
@@ -76,3 +82,10 @@ def _study(name: str, workload: str, found: Figures) -> list[str]:
         f"{absolute['per_token_mean_ms']:.0f} ms per token, {absolute['queue_mean']:.0f} requests in the queue.",
     ]
     return lines
+
+
+def _ratio(row: Figures, figure: str) -> str:
+    """The range only where there is one to see: a trace and an oracle have nothing that a seed changes."""
+    ratio = row["ratios_to_first_come"][figure]
+    low, high = (f"{each:.2f}" for each in row.get("ratio_ranges", {}).get(figure, (ratio, ratio)))
+    return f"{ratio:.2f}" if low == high else f"{ratio:.2f} ({low} to {high})"

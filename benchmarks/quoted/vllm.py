@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.bench_hook.labels import LABELS
 from benchmarks.bench_vllm.arms import ARM_LABELS
+from benchmarks.bench_vllm.plan import LASTING, by_rate, multiple, name_of
 
 Figures = Mapping[str, Any]
 
@@ -22,7 +23,12 @@ _FIGURES = {
     "output_tokens_per_s": ".0f",
     "waiting_mean": ".0f",
 }
-_LOADS = ("0.3", "0.7", "1.0", "1.2", "1.5", "burst")
+_TOLD = {
+    "1.0": "what it can serve",
+    "1.2": "1.2 times as much for less than a minute",
+    LASTING: "1.2 times as much for five minutes",
+}
+"""Loads that README tells of."""
 _COSTS = ("gated", "unconnected", "scored", "scored_32")
 
 
@@ -32,16 +38,17 @@ def gain(vllm: Figures, more: str) -> list[str]:
     gains, ranges = vllm["ratios"][name], vllm["ratio_ranges"][name]
     starts = {row["load"]: row["starts"] for row in vllm["rows"] if row["arm"] == "ours"}
     shown = [
-        f"{gains[load]:.1f} times lower ({_over(ranges[load], starts[load])}) at {float(load):g} times what it can serve"
-        for load in gains
-        if gains[load] is not None
+        f"{gains[load]:.1f} times lower ({_over(ranges[load], starts[load])}) at {of}"
+        for load, of in _TOLD.items()
+        if gains.get(load) is not None
     ]
     if not shown:
         return [f"What order brings a real vLLM has not been measured yet; [{more}]({more}) has what there is."]
     return [
         f"On a real vLLM (CPU, tiny model, recorded response lengths replayed, {vllm['settings']['max_num_seqs']} sequences at a time)",
-        f"mean latency per token is {' and '.join(shown)}",
-        f"than first come, first served. More, and what it costs the longest: [{more}]({more}).",
+        f"mean latency per token is {', '.join(shown)}",
+        "than first come, first served. Above what it can serve the queue only grows, and the policy lets nobody be overtaken for ever:",
+        f"the longer it lasts, the less order is worth. More, and what it costs the longest: [{more}]({more}).",
     ]
 
 
@@ -68,44 +75,62 @@ def _under_load(vllm: Figures) -> list[str]:
         f"Under load. Requests of {source} with their recorded response lengths, sent by `vllm bench serve`,",
         f"{settings['max_num_seqs']} sequences at a time, engine steps padded to {settings['step_ms']:g} ms, deadline",
         f"{settings['deadline_ms']} ms (the encoder shares two cores with everything else). Medians over the engine starts of each row.",
-        "Worst slowdown: the longest time over the time alone. Waiting: requests in vLLM's queue, mean.",
+        "Ms per token: from sending to the last token, over the response's tokens; to first come: as a ratio, where both had the same",
+        "requests, which rows with fewer starts than others otherwise had not. Worst slowdown: the longest time over the time alone.",
+        "Waiting: requests in vLLM's queue, mean. Above load 1 the queue grows as long as requests come.",
         "",
-        "| order | starts | ms per token: mean | p90 | end to end, s: mean | p50 | p90 | p99 | TTFT, s | worst slowdown | tokens/s | "
-        "waiting |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| order | starts | ms per token: to first come | mean | p90 | end to end, s: mean | p50 | p90 | p99 | TTFT, s | worst slowdown | "
+        "tokens/s | waiting |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     rows = {(row["load"], row["arm"]): row for row in vllm["rows"] if row["starts"]}
-    for load in _LOADS:
-        if any(its_load == load for its_load, _ in rows):
-            lines.append(f"| **{_load_name(load, workloads)}** |{' |' * 11}")
+    for load in sorted({load for load, _ in rows}, key=by_rate):
+        lines.append(f"| **{_load_name(load, workloads)}** |{' |' * 12}")
         for arm, label in ARM_LABELS.items():
             if row := rows.get((load, arm)):
                 cells = [format(row[figure][0], shown) if figure in row else "" for figure, shown in _FIGURES.items()]
-                lines.append(f"| {label} | {row['starts']} | {' | '.join(cells)} |")
+                to_first = row.get("ratios_to_equal", {}).get("per_token_mean_ms")
+                ratio = f"{to_first[0]:.2f}" if to_first else ""
+                lines.append(f"| {label} | {row['starts']} | {ratio} | {' | '.join(cells)} |")
     return [*lines, "", *_bounds(rows), *_ratios(vllm)]
 
 
 def _load_name(load: str, workloads: Figures) -> str:
-    requests = next((each["requests"] for name, each in workloads.items() if name.rpartition("-")[0] == load), 0)
-    return f"{requests:,} at once" if load == "burst" else f"load {float(load):g}, {requests:,} requests"
+    """With how many requests, and in how long they come."""
+    workload = next((each for name, each in workloads.items() if name.rpartition("-")[0] == load), None)
+    if workload is None:
+        return name_of(load)
+    requests, rate, its_multiple = workload["requests"], workload["requests_per_s"], multiple(load)
+    if its_multiple is None or rate is None:
+        return f"{requests:,} at once"
+    return f"load {its_multiple:g}, {requests:,} requests in {requests / rate:.0f} s"
 
 
 def _bounds(rows: Mapping[tuple[str, str], Figures]) -> list[str]:
-    """Against what the policy promises: by how much the p99 is later than first come, first served, at the load where most."""
+    """What it costs the longest, at the load where that is most: beside what the policy promises."""
     found = []
     for arm, label in ARM_LABELS.items():
-        over = [
-            (row["p99_over_bound"][0], row, load)
+        later = [
+            (row["later_max_s"][0], row, load)
             for (load, its_arm), row in rows.items()
-            if its_arm == arm and arm.startswith("ours") and "p99_over_bound" in row
+            if its_arm == arm and arm.startswith("ours") and "later_max_s" in row and "p99_over_fcfs_s" in row
         ]
-        if over:
-            _, row, load = max(over, key=lambda each: each[0])
-            found.append(f"| {label} | {row['bound_s']:g} | {row['p99_over_fcfs_s'][0]:+.1f} | {load} |")
+        if later:
+            most_s, row, load = max(later, key=lambda each: each[0])
+            bound = "none" if row["bound_s"] is None else f"{row['bound_s']:g}"
+            cells = (f"{row['p99_over_fcfs_s'][0]:+.1f}", f"{row['later_p99_s'][0]:+.1f}", f"{most_s:+.1f}", name_of(load))
+            found.append(f"| {label} | {bound} | {' | '.join(cells)} |")
     if not found:
         return []
-    head = ["The longest waits beside the policy's bound, at the load where they are worst:", ""]
-    return [*head, "| order | bound, s | p99 end to end above first come, s | load |", "|---|---|---|---|", *found, ""]
+    return [
+        "What it costs the longest, in seconds beside first come, first served, at the load where that is most. The bound is of",
+        "overtaking: no request that arrives so much later goes first.",
+        "",
+        "| order | bound | p99 end to end | first token of the same request, later by: p99 | most | load |",
+        "|---|---|---|---|---|---|",
+        *found,
+        "",
+    ]
 
 
 def _ratios(vllm: Figures) -> list[str]:
@@ -123,8 +148,9 @@ def _ratios(vllm: Figures) -> list[str]:
         for load in value if isinstance(value, dict) else (None,):
             one, its_range = (value, place) if load is None else (value[load], place[load])
             if one is not None:
-                at = "" if load is None else f" at load {float(load):g}"
-                lines.append(f"| {label}{at} | {one:.3f} | {its_range[0]:.3f} to {its_range[1]:.3f} |")
+                at = "" if load is None else f" at {name_of(load)}"
+                span = f"{its_range[0]:.3f} to {its_range[1]:.3f}" if its_range[0] != its_range[1] else ""
+                lines.append(f"| {label}{at} | {one:.3f} | {span} |")
     return (
         ["| within a repetition | median | range |", "|---|---|---|", *lines] if lines else ["No ratio has been measured yet."]
     )
@@ -136,7 +162,7 @@ def _over(span: list[float], starts: int) -> str:
 
 def _at_low_load(low: Figures) -> list[str]:
     summary, starts = low["summary"], len(low["starts"])
-    over = f"; lowest and highest over {starts} starts" if starts > 1 else ", one start of each"
+    over = f"; lowest and highest over {starts} starts" if starts > 1 else ", one start of each, with the middle half of them"
     lines = [
         "Without load. Added end-to-end latency of a lone request, engines with and without the hook side by side: median of the",
         f"differences{over}. Without the hook such a request takes {summary['e2e_ms']['without'][0]:.0f} ms.",
@@ -147,8 +173,10 @@ def _at_low_load(low: Figures) -> list[str]:
     for name, variant in low["variants"].items():
         if name in summary["added_ms"]:
             median, lowest, highest = summary["added_ms"][name]
-            spread = f" ({lowest:.1f} to {highest:.1f})" if starts > 1 else ""
-            lines.append(f"| {variant['what']} | {median:.1f}{spread} |")
+            if starts == 1:
+                quartiles = low["starts"][0]["added_ms"][name]
+                lowest, highest = quartiles["p25"], quartiles["p75"]
+            lines.append(f"| {variant['what']} | {median:.1f} ({lowest:.1f} to {highest:.1f}) |")
     return lines
 
 

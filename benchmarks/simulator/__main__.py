@@ -17,7 +17,7 @@ from benchmarks.replay import RecordsError
 from benchmarks.report import write_json
 from benchmarks.simulator.assumed import ASSUMPTIONS, ENGINE, STEP_MODEL
 from benchmarks.simulator.recorded import RealRun, Sources, real_runs
-from benchmarks.simulator.studies import STUDIES, study, study_table
+from benchmarks.simulator.studies import STUDIES, USUAL_SEEDS, study, study_table
 from benchmarks.simulator.traces import workloads
 from benchmarks.simulator.validation import errors_table, validated
 from benchmarks.stamp import REPOSITORY, make_stamp
@@ -34,9 +34,18 @@ NOTES = (
     "validation: each real run of bench_vllm against the same requests, lengths, arrivals and priorities in the simulator. The length of "
     "a step was fitted on runs of other repetitions, which had other requests; where a report has one repetition, on its other runs. "
     "error is simulated / real - 1. A maximum is the fate of one request, and says little. fitted_on_itself is no validation: what it "
-    "takes away of an error was the machine, whose steps took longer or shorter in that run than in the others.",
+    "takes away of an error was the machine, whose steps took longer or shorter in that run than in the others. fitted_from: "
+    "requests, of the runs that kept theirs, or figures where none did. Queues are compared with vLLM's gauges, which were looked at "
+    "once a second, unless these stayed at 0.",
+    "What the validation covers: real runs without a preemption, with steps padded to one length, without asynchronous scheduling (vLLM "
+    "turns it off on CPUs), with a budget of 2,048 tokens a step and short prompts. It shows that the order of admission and the queue are "
+    "right. It says nothing about a full KV cache, asynchronous scheduling, long prompts read in pieces or how long a step takes, on which "
+    "the studies depend. tests/vllm/test_vllm_schedule.py holds how such requests are scheduled against vLLM's own scheduler class.",
     "studies: the arrivals of a trace are stretched so that offered_load times what the engine can do at most comes on average. Traces "
-    "have no prompts: the ranker is simulated, with the tau that is named and calibrated expectations. First-come rows have none.",
+    "have no prompts: the ranker is simulated, with the tau that is named and calibrated expectations. First-come rows have none. With "
+    "each of `seeds` seeds rankers are drawn anew, and so are arrivals and lengths where the workload is no trace. Ratios are taken within "
+    "a seed; they and the figures are medians over the seeds, and ratio_ranges are the lowest and highest. Without ratio_ranges there "
+    "was one seed, and a ratio that differs by less than about 0.04 differs by chance.",
 )
 
 
@@ -80,7 +89,7 @@ def _study(flags: argparse.Namespace) -> dict[str, Any]:
         # Orders on every workload. The rest on one whose responses are long, where their order matters most.
         rows = {}
         for workload in made if name == "orders" else list(made)[:1]:
-            rows[workload] = study(STUDIES[name], workload, made[workload]())
+            rows[workload] = study(STUDIES[name], workload, made[workload], flags.seeds)
             print("\n".join([*study_table(f"{name}, {workload}", rows[workload]), ""]), flush=True)
         found[name] = {"engine": ENGINE, "step_model": STEP_MODEL, "assumptions": ASSUMPTIONS, "workloads": rows}
     return found
@@ -101,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     study = parts.add_parser("study", help="orders, rankers, windows, fleets")
     study.add_argument("--data", type=Path, help="folder of trace_*.parquet; default: made-up requests")
     study.add_argument("--requests", type=int, default=10_000, help="of each workload (default 10,000)")
+    study.add_argument(
+        "--seeds", type=int, default=USUAL_SEEDS, help=f"for each, all that is drawn is drawn anew (default {USUAL_SEEDS})"
+    )
     study.add_argument("--studies", type=some_of(tuple(STUDIES)), default=tuple(STUDIES), help=f"of {','.join(STUDIES)}")
     for part in (validate, study):
         part.add_argument("--out", type=Path, default=RESULTS / "simulator.json", help="JSON report to write")

@@ -45,6 +45,7 @@ class Engine:
         self.steps = 0
         self.preemptions = 0
         self.deepest_queue = 0
+        """Most jobs that a step left waiting: those it admitted are not counted, nor does vLLM count them."""
         self._settings = settings
         self._ticks = step_model.in_ticks()
         self._discipline = discipline
@@ -95,6 +96,7 @@ class Engine:
         step = self._run_on()
         if not step.made_room:
             self._admit(step)
+        self.deepest_queue = max(self.deepest_queue, len(self._waiting))
         if step.sequences:
             self._execute(step, limit)
         else:
@@ -114,7 +116,6 @@ class Engine:
             job = heapq.heappop(self._incoming)[2]
             job.waiting_since = self._now
             self._waiting.push(job, self._now)
-        self.deepest_queue = max(self.deepest_queue, len(self._waiting))
 
     def _reconsider(self) -> None:
         """Throw out the running job with the largest key when that pays, one at a time. vLLM never does."""

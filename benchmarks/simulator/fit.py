@@ -1,7 +1,7 @@
 """How long a step takes, and what lies between client and engine: found in real runs by least squares.
 
-Runs that kept their requests tell all of it, see fit_requests. Of older runs there are figures alone; since their steps were padded to
-one length, that length is what can be found, through the simulator.
+Runs that kept their requests tell all of it, see fit_requests. Where none did, there are figures alone; since their steps were padded
+to one length, that length is what can be found, through the simulator.
 """
 
 import dataclasses
@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from benchmarks.simulator.figures import simulated_figures
 from benchmarks.simulator.fit_requests import around_times_ms, fit_requests
@@ -32,10 +33,11 @@ SHORTER, LONGER = 0.02, 0.08
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """around_ms: from the client to the engine and back."""
+    """around_ms: from the client to the engine and back. fitted_from: what the runs told it by."""
 
     step_model: StepModel
     around_ms: float
+    fitted_from: Literal["requests", "figures"]
 
 
 def run_with(fitted: Fitted, real: RealRun) -> Run:
@@ -45,14 +47,14 @@ def run_with(fitted: Fitted, real: RealRun) -> Run:
 
 
 def fitted_on(runs: Sequence[RealRun]) -> Fitted:
-    """From their single requests where all of them kept them, else from their figures. All of one engine's settings."""
+    """From the single requests of those that kept them, from figures when none did. All of one engine's settings."""
     kept = [(run.kept, run.setup.hook.ask_ms) for run in runs if run.kept is not None]
-    if len(kept) < len(runs):
+    if not kept:
         return _from_figures(runs)
     step_model = fit_requests([requests for requests, _ in kept])
     slots = runs[0].setup.engine.max_num_seqs
     around_ms = [time - ask_ms for requests, ask_ms in kept for time in around_times_ms(requests, slots, step_model)]
-    return Fitted(step_model, max(statistics.median(around_ms), 0.0) if around_ms else USUAL_AROUND_MS)
+    return Fitted(step_model, max(statistics.median(around_ms), 0.0) if around_ms else USUAL_AROUND_MS, "requests")
 
 
 def _from_figures(runs: Sequence[RealRun]) -> Fitted:
@@ -66,7 +68,7 @@ def _from_figures(runs: Sequence[RealRun]) -> Fitted:
         return total
 
     def best_of(lengths_ms: Iterable[float]) -> Fitted:
-        return min((Fitted(StepModel(length_ms), USUAL_AROUND_MS) for length_ms in lengths_ms), key=squares)
+        return min((Fitted(StepModel(length_ms), USUAL_AROUND_MS, "figures") for length_ms in lengths_ms), key=squares)
 
     middle_ms = sum(real.figures["step_p50_ms"] for real in runs) / len(runs)
     coarse = best_of(middle_ms * (1 + COARSE * place) for place in range(-round(SHORTER / COARSE), round(LONGER / COARSE) + 1))

@@ -84,12 +84,16 @@ def _windows(times_s: Array) -> Iterator[tuple[int, float, float]]:
 
 
 def _token_times_s(run: KeptRequests, row: int) -> Array:
-    """When each token of a request came: as was seen, or evenly where several came at once."""
+    """When each token of a request came: as was seen, or evenly where several came at once.
+
+    What the client takes for the first token is a chunk that names the role and has none. So there are as many gaps as tokens, and the
+    first of them ends with the first token.
+    """
     first_s, last_s = run["sent_s"][row] + run["ttft_s"][row], run["sent_s"][row] + run["e2e_s"][row]
     count, gaps_s = int(run["output_tokens"][row]), run["gaps_s"][row]
-    if len(gaps_s) != count - 1:
+    if len(gaps_s) != count:
         return np.linspace(first_s, last_s, count)
-    times_s: Array = first_s + np.concatenate([[0.0], np.cumsum(gaps_s)])
+    times_s: Array = first_s + np.cumsum(gaps_s)
     return times_s
 
 

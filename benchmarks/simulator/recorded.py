@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench_vllm.arms import Arm, arm_named
+from benchmarks.bench_vllm.kept_runs import REPLACED
 from benchmarks.bench_vllm.oracle_ranker import quantiles_of, shuffled
+from benchmarks.bench_vllm.plan import Planned
 from benchmarks.bench_vllm.rankers import served_ranker
 from benchmarks.bench_vllm.requests import KEPT, estimates_of
 from benchmarks.replay import RecordsError, Replay, from_records, from_seed
@@ -64,16 +66,24 @@ class Sources:
 
 
 def real_runs(sources: Sources) -> tuple[list[RealRun], dict[str, str]]:
-    """The report's runs under load, and by name why a run is missing among them. Raises RecordsError, OSError."""
+    """The report's runs under load, and by name why a run is missing among them. Raises RecordsError, OSError.
+
+    A report has all tries of a run: one that was not clean is not missed where another was.
+    """
     report = json.loads(sources.report.read_text(encoding="utf-8"))
-    found, left_out = [], {}
+    found: dict[str, RealRun] = {}
+    left_out = {}
     for run in report["runs"]:
-        name = f"{sources.report.stem} {run['arm']}-{run['load']}-{run['repetition']}"
+        name = f"{sources.report.stem} {_name(run)}"
         try:
-            found.append(_real_run(name, run, report, sources))
+            found[name] = _real_run(name, run, report, sources)
         except LeftOutError as error:
             left_out[name] = str(error)
-    return found, left_out
+    return list(found.values()), {name: why for name, why in left_out.items() if name not in found}
+
+
+def _name(run: Mapping[str, Any]) -> str:
+    return Planned(run["arm"], run["load"], run["repetition"]).name
 
 
 def _real_run(name: str, run: Mapping[str, Any], report: Mapping[str, Any], sources: Sources) -> RealRun:
@@ -143,12 +153,15 @@ def _bench_flags(line: str) -> argparse.Namespace:
 
 
 def _kept(run: Mapping[str, Any], folders: Sequence[Path]) -> Mapping[str, Sequence[float]] | None:
+    """Of the very try that is in the report, known by when it began: under its name, or among the replaced ones when the run has been
+    made again since."""
     for folder in folders:
-        path = folder / f"{run['arm']}-{run['load']}-{run['repetition']}.json"
-        for one_try in json.loads(path.read_text(encoding="utf-8"))["tries"] if path.exists() else ():
-            if one_try["date"] == run["date"] and KEPT in one_try:
-                kept: Mapping[str, Sequence[float]] = one_try[KEPT]
-                return kept
+        for path in (folder / f"{_name(run)}.json", *sorted((folder / REPLACED).glob(f"{_name(run)}.*.json"))):
+            # A kept run from before runs had tries is not one of a report.
+            for one_try in json.loads(path.read_text(encoding="utf-8")).get("tries", ()) if path.exists() else ():
+                if one_try["date"] == run["date"] and KEPT in one_try:
+                    kept: Mapping[str, Sequence[float]] = one_try[KEPT]
+                    return kept
     return None
 
 

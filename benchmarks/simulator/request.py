@@ -34,4 +34,3 @@ class Outcome:
     finished_ms: float
     queued_ms: float
     preemptions: int
-    priority: int

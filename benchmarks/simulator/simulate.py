@@ -17,7 +17,7 @@ Balancer = Literal["round-robin", "least-loaded"]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What serves the requests. before_ms, after_ms: between client and engine, and back: HTTP, tokenizing, a busy machine.
+    """What serves the requests. before_ms: from the client to the engine and back: HTTP, tokenizing, a busy machine.
 
     Each engine has an API server, and so a hook, of its own.
     """
@@ -29,7 +29,6 @@ class Setup:
     engines: int = 1
     balancer: Balancer = "round-robin"
     before_ms: float = 0.0
-    after_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def simulate(
     for engine in engines:
         engine.run_until(None)
     return Run(
-        outcomes=tuple(_outcome(job, setup.after_ms) for job in jobs),
+        outcomes=tuple(_outcome(job) for job in jobs),
         steps=sum(engine.steps for engine in engines),
         preemptions=sum(engine.preemptions for engine in engines),
         deepest_queue=max(engine.deepest_queue for engine in engines),
@@ -89,14 +88,13 @@ def _least_loaded(engines: Sequence[Engine]) -> Callable[[int], Engine]:
     return choose
 
 
-def _outcome(job: Job, after_ms: float) -> Outcome:
+def _outcome(job: Job) -> Outcome:
     assert job.first_token is not None, "bug in ours: a request was lost"
     assert job.finished is not None, "bug in ours: a request was lost"
     return Outcome(
         request=job.request,
-        first_token_ms=milliseconds(job.first_token) + after_ms,
-        finished_ms=milliseconds(job.finished) + after_ms,
+        first_token_ms=milliseconds(job.first_token),
+        finished_ms=milliseconds(job.finished),
         queued_ms=milliseconds(job.queued),
         preemptions=job.preemptions,
-        priority=job.priority,
     )

@@ -1,6 +1,7 @@
 """What is simulated: orders, rankers, windows, the time to ask, fleets. Each study is a list of rows; nothing in it was measured."""
 
 import dataclasses
+import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from benchmarks.simulator.hook import Hook
 from benchmarks.simulator.rankers import oracle, ranker_of_tau
 from benchmarks.simulator.request import Estimate, Request
 from benchmarks.simulator.simulate import Balancer, Setup, simulate
-from benchmarks.simulator.traces import at_rate
+from benchmarks.simulator.traces import Workload, at_rate
 from vllm_client.priority import PolicyName, PolicySettings
 
 USUAL_TAU = 0.5
@@ -36,7 +37,8 @@ USUAL_LOAD = 1.0
 LOADS = (0.9, 1.1)
 FLEET_ENGINES = 4
 
-SEED = 0
+USUAL_SEEDS = 5
+"""How often all that is drawn is drawn anew. With one draw, asking in 0 or in 10 ms made a difference of 0.04 to a ratio."""
 
 ROW_FIGURES = (
     *("duration_s", "output_tokens_per_s", "e2e_mean_s", "e2e_p50_s", "e2e_p90_s", "e2e_p99_s", "ttft_mean_s", "ttft_p90_s"),
@@ -133,18 +135,14 @@ STUDIES: Mapping[str, Sequence[Case]] = {
 }
 
 
-def study(cases: Sequence[Case], name: str, requests: Sequence[Request]) -> dict[str, Any]:
-    """The rows of one workload. Ratios are to first come, first served at the same load and behind the same balancer."""
-    capacity = capacity_per_s(requests)
-    rows: list[dict[str, Any]] = []
-    baseline: dict[tuple[float, int, str], Mapping[str, Any]] = {}
-    for case in cases:
-        print(f"{name}: {case.order}", file=sys.stderr, flush=True)
-        figures = _figures(case, requests, capacity)
-        place = (case.load, case.engines, case.balancer)
-        if case.tau is None:
-            baseline[place] = figures
-        ratios = {each: figures[each] / baseline[place][each] for each in RATIO_FIGURES}
+def study(cases: Sequence[Case], name: str, workload: Workload, seeds: int) -> dict[str, Any]:
+    """The rows of one workload. Ratios are to first come, first served at the same load, behind the same balancer and on the draw of the
+    same seed; of several seeds they are medians, and the lowest and highest come along. So are figures."""
+    draws = [_draw(cases, f"{name}, seed {seed}", workload(seed), seed) for seed in range(seeds)]
+    rows = []
+    for place, case in enumerate(cases):
+        ratios = [draw.ratios[place] for draw in draws]
+        ranges = {each: [min(of[each] for of in ratios), max(of[each] for of in ratios)] for each in RATIO_FIGURES}
         rows.append(
             {
                 "simulated": True,
@@ -153,18 +151,46 @@ def study(cases: Sequence[Case], name: str, requests: Sequence[Request]) -> dict
                 "offered_load": case.load,
                 "engines": case.engines,
                 "balancer": case.balancer,
-                "figures": {each: figures[each] for each in ROW_FIGURES},
-                "ratios_to_first_come": ratios,
+                "figures": _medians([draw.figures[place] for draw in draws]),
+                "ratios_to_first_come": _medians(ratios),
+                **({"ratio_ranges": ranges} if seeds > 1 else {}),
             }
         )
-    prompts, responses = ([getattr(each, field) for each in requests] for field in ("prompt_tokens", "output_tokens"))
-    return {
+    return {"seeds": seeds, **_medians([draw.requests for draw in draws]), "rows": rows}
+
+
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """One seed. requests: what it drew. figures and ratios: of each case."""
+
+    requests: Mapping[str, float]
+    figures: Sequence[Mapping[str, float]]
+    ratios: Sequence[Mapping[str, float]]
+
+
+def _draw(cases: Sequence[Case], name: str, requests: Sequence[Request], seed: int) -> _Draw:
+    capacity = capacity_per_s(requests)
+    all_figures, ratios = [], []
+    baseline: dict[tuple[float, int, str], Mapping[str, float]] = {}
+    for case in cases:
+        print(f"{name}: {case.order}", file=sys.stderr, flush=True)
+        figures = _figures(case, requests, capacity, seed)
+        place = (case.load, case.engines, case.balancer)
+        if case.tau is None:
+            baseline[place] = figures
+        all_figures.append({each: figures[each] for each in ROW_FIGURES})
+        ratios.append({each: figures[each] / baseline[place][each] for each in RATIO_FIGURES})
+    drawn = {
         "requests": len(requests),
-        "prompt_tokens_mean": sum(prompts) / len(prompts),
-        "output_tokens_mean": sum(responses) / len(responses),
+        "prompt_tokens_mean": statistics.fmean(each.prompt_tokens for each in requests),
+        "output_tokens_mean": statistics.fmean(each.output_tokens for each in requests),
         "engine_requests_per_s": capacity,
-        "rows": rows,
     }
+    return _Draw(drawn, all_figures, ratios)
+
+
+def _medians(of: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(each[name] for each in of) for name in of[0]}
 
 
 def capacity_per_s(requests: Sequence[Request]) -> float:
@@ -187,7 +213,7 @@ def study_table(name: str, found: Mapping[str, Any]) -> list[str]:
     return aligned((f"simulated: {name} (load)", *shown), lines)
 
 
-def _figures(case: Case, requests: Sequence[Request], capacity: float) -> Mapping[str, Any]:
+def _figures(case: Case, requests: Sequence[Request], capacity: float, seed: int) -> Mapping[str, Any]:
     sent = at_rate(requests, case.load * capacity * case.engines)
     setup = Setup(
         ENGINE,
@@ -197,11 +223,11 @@ def _figures(case: Case, requests: Sequence[Request], capacity: float) -> Mappin
         engines=case.engines,
         balancer=case.balancer,
     )
-    return simulated_figures(simulate(setup, sent, _estimates(case, sent)), STEP_MODEL)
+    return simulated_figures(simulate(setup, sent, _estimates(case, sent, seed)), STEP_MODEL)
 
 
-def _estimates(case: Case, requests: Sequence[Request]) -> Sequence[Estimate | None] | None:
+def _estimates(case: Case, requests: Sequence[Request], seed: int) -> Sequence[Estimate | None] | None:
     lengths = [each.output_tokens for each in requests]
     if case.tau is None:
         return None
-    return oracle(lengths) if case.tau == PERFECT_TAU else ranker_of_tau(lengths, case.tau, SEED)
+    return oracle(lengths) if case.tau == PERFECT_TAU else ranker_of_tau(lengths, case.tau, seed)

@@ -14,6 +14,9 @@ import numpy as np
 from benchmarks.simulator.arrivals import from_rates, poisson
 from benchmarks.simulator.request import Request
 
+Workload = Callable[[int], Sequence[Request]]
+"""Requests, made when called with a seed."""
+
 TRACES = ("azure2023_conv", "azure2023_code", "mooncake_conversation")
 
 MADE_UP_MEDIAN_TOKENS, MADE_UP_SIGMA = (300, 100), (1.2, 0.9)
@@ -36,8 +39,9 @@ def made_up(count: int, seed: int = 0) -> list[Request]:
     return [Request(*row) for row in zip(times_ms, prompt.tolist(), response.tolist(), strict=True)]
 
 
-def trace(path: Path, count: int) -> list[Request]:
-    """The first `count` requests of a file with arrival_s, prompt_tokens and response_tokens."""
+def trace(path: Path, count: int, seed: int = 0) -> list[Request]:
+    """The first `count` requests of a file with arrival_s, prompt_tokens and response_tokens. Nothing of them is drawn: the same ones for
+    every seed."""
     rows = _columns(path, ("arrival_s", "prompt_tokens", "response_tokens"))
     return [
         Request(1000 * arrival_s, max(int(prompt), 1), max(int(response), 1))
@@ -67,10 +71,10 @@ def servegen(wanted_model: str, rates: Path, lengths: Path, count: int, seed: in
     return [Request(*row) for row in zip(times_ms, drawn[0].tolist(), drawn[1].tolist(), strict=True)]
 
 
-def workloads(folder: Path | None, count: int) -> Mapping[str, Callable[[], Sequence[Request]]]:
-    """By name, made when called: those of a folder with the traces; without, made-up ones."""
+def workloads(folder: Path | None, count: int) -> Mapping[str, Workload]:
+    """By name: those of a folder with the traces; without, made-up ones."""
     if folder is None:
-        return {"made up": lambda: made_up(count)}
+        return {"made up": functools.partial(made_up, count)}
     rates, lengths = (folder / f"trace_servegen_{kind}.parquet" for kind in ("rates", "lengths"))
     return {
         **{f"servegen {model}": functools.partial(servegen, model, rates, lengths, count) for model in SERVEGEN_MODELS},

@@ -13,9 +13,9 @@ OTHER = {**RUN, "sources": "def"}
 def test_a_run_is_kept_with_all_its_tries(tmp_path: Path) -> None:
     kept = KeptRuns(tmp_path / "runs")
     assert kept.tries("a-1", RUN) == []
-    assert kept.add("a-1", RUN, {"value": 1 / 3}) == {"value": 0.33333}
+    assert kept.add("a-1", RUN, {"value": 1 / 3}) == {"value": 0.333333333}
     kept.add("a-1", RUN, {"value": 2})
-    assert KeptRuns(tmp_path / "runs").tries("a-1", dict(reversed(RUN.items()))) == [{"value": 0.33333}, {"value": 2}]
+    assert KeptRuns(tmp_path / "runs").tries("a-1", dict(reversed(RUN.items()))) == [{"value": 0.333333333}, {"value": 2}]
     assert kept.tries("a-2", RUN) == []
 
 

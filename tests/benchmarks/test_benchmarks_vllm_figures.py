@@ -9,7 +9,7 @@ from benchmarks.bench_vllm.latency import WITHOUT, latency_summary, latency_tabl
 from benchmarks.bench_vllm.metrics import by_label, difference, parse_metrics, total
 from benchmarks.bench_vllm.plan import Planned
 from benchmarks.bench_vllm.requests import CLIENT, KEPT, client_of, requests_of
-from benchmarks.bench_vllm.rows import ratios_of, rows_of, rows_table
+from benchmarks.bench_vllm.rows import TARGET_LOADS, ratios_of, rows_of, rows_table
 
 METRICS = """\
 # HELP pars_hook_requests_total Requests.
@@ -143,13 +143,13 @@ def test_ratios_are_taken_within_a_repetition() -> None:
     runs += [made("equal", "0.3", 1, 100.0), made("ours", "0.3", 1, 101.0)]
     found = ratios_of(dict(runs))
     ratios, ranges = found["ratios"], found["ratio_ranges"]
-    assert ratios["per_token_mean_fcfs_over_ours"] == {"1.0": 2.0, "1.2": None}
+    assert ratios["per_token_mean_fcfs_over_ours"] == dict.fromkeys(TARGET_LOADS) | {"1.0": 2.0}
     assert ranges["per_token_mean_fcfs_over_ours"]["1.0"] == [1.0, 2.5]
     assert ratios["oracle_gain_share"]["1.0"] == pytest.approx((0.75 + 1.0) / 2)
     assert ranges["oracle_gain_share"]["1.0"] == [0.75, 1.0]
     assert ratios["p99_ours_over_fcfs"]["1.0"] == pytest.approx(1.2)
     assert ratios["low_load_loss"] == pytest.approx(0.01)
-    assert ratios["added_latency_share"] == {"0.3": 0.004, "1.0": 0.004, "1.2": None}
+    assert ratios["added_latency_share"] == dict.fromkeys(TARGET_LOADS) | {"0.3": 0.004, "1.0": 0.004}
     assert ranges["low_load_loss"] == pytest.approx([0.01, 0.01])
 
 

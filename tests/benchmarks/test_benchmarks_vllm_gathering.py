@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import http.client
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,9 +17,10 @@ from benchmarks.bench_vllm.arms import ARM_NAMES, Arm
 from benchmarks.bench_vllm.bench_serve import Load
 from benchmarks.bench_vllm.gathering import Gathering
 from benchmarks.bench_vllm.kept_runs import KeptRuns
-from benchmarks.bench_vllm.plan import LOADS, PLAN, planned
+from benchmarks.bench_vllm.plan import LOADS, PLAN, by_rate, multiple, name_of, planned
 from benchmarks.bench_vllm.process import VllmInstallation
 from benchmarks.bench_vllm.report import runs_part
+from benchmarks.bench_vllm.rows import TARGET_LOADS
 from benchmarks.bench_vllm.run import LoadSettings
 from benchmarks.bench_vllm.site import Bench, Site
 from benchmarks.process import ProcessError
@@ -101,12 +103,17 @@ def gather(bench: Bench, site: Site, budget_s: float | None = None) -> tuple[Gat
 
 
 def test_a_repetition_is_there_and_back_with_the_telling_loads_first() -> None:
-    assert list(PLAN)[:4] == ["1.0", "1.2", "0.3", "burst"]
-    assert set(LOADS) == {"0.3", "0.7", "1.0", "1.2", "1.5", "burst"}
-    names = [run.name for run in planned(("equal", "ours", "random"), ("0.3", "1.0"), 1)]
-    assert names == ["equal-1.0-1", "ours-1.0-1", "random-1.0-1", "equal-0.3-1", "ours-0.3-1"]
-    back = [run.name for run in planned(("equal", "ours", "random"), ("1.0",), 2)]
-    assert back == ["random-1.0-2", "ours-1.0-2", "equal-1.0-2"]
+    assert list(PLAN)[:3] == ["1.0", "1.2", "1.2-lasting"]
+    assert sorted(LOADS, key=by_rate) == ["0.3", "0.7", "1.0", "1.2", "1.2-lasting", "1.5", "burst"]
+    names = [run.name for run in planned(("equal", "ours", "random"), ("0.3", "1.2"), 1)]
+    assert names == ["equal-1.2-1", "ours-1.2-1", "random-1.2-1", "equal-0.3-1", "ours-0.3-1"]
+    back = [run.name for run in planned(("equal", "ours", "random"), ("1.2",), 2)]
+    assert back == ["random-1.2-2", "ours-1.2-2", "equal-1.2-2"]
+    assert [(multiple(load), name_of(load)) for load in ("1.0", "1.2-lasting", "burst")] == [
+        (1.0, "1x"),
+        (1.2, "1.2x lasting"),
+        (None, "burst"),
+    ]
     assert all({"equal", "ours"} <= set(arms) <= set(ARM_NAMES) for arms in PLAN.values())
 
 
@@ -170,7 +177,7 @@ def test_without_time_there_is_a_report_and_nothing_else(bench: Bench, site: Sit
     gathering, low_loads = gather(bench, site, budget_s=0.0)
     part = runs_part(bench, gathering)
     assert (part["rows"], part["runs"], part["capacity"], low_loads, engine.ran) == ([], [], None, [], [])
-    assert part["ratios"]["per_token_mean_fcfs_over_ours"] == {"1.0": None, "1.2": None}
+    assert part["ratios"]["per_token_mean_fcfs_over_ours"] == dict.fromkeys(TARGET_LOADS)
 
     gather(dataclasses.replace(bench, starts=1, arms=("equal",)), site)
     engine.ran.clear()
@@ -238,10 +245,31 @@ def test_an_engine_that_fails_costs_one_run_and_many_end_it(bench: Bench, site: 
         gather(dataclasses.replace(bench, seed=9), site)
 
 
+def test_a_connection_that_breaks_costs_one_run(bench: Bench, site: Site, engine: Engine) -> None:
+    def does(arm: str) -> dict[str, Any]:
+        if arm == "ours":
+            raise http.client.RemoteDisconnected
+        return happened(20)
+
+    engine.does = does
+    bench = dataclasses.replace(bench, starts=1, loads=("1.0",))
+    rows = runs_part(bench, gather(bench, site)[0])["rows"]
+    assert [(row["arm"], row["not_clean"]) for row in rows] == [("equal", []), ("ours", ["RemoteDisconnected()"])]
+
+
+def test_how_much_later_requests_are_than_with_first_come(bench: Bench, site: Site, engine: Engine) -> None:
+    engine.does = lambda arm: happened(20, wait_s=1.5 if arm == "ours" else 1.0)
+    bench = dataclasses.replace(bench, starts=1, loads=("1.0",))
+    equal, ours = runs_part(bench, gather(bench, site)[0])["rows"]
+    assert ours["later_p99_s"] == ours["later_max_s"] == [0.5] * 3
+    assert equal["later_max_s"] == [0.0] * 3
+
+
 def test_from_the_command_line(
     site: Site, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """1. a run that fails: a report, and exit code 1 2. the next call makes it good 3. report only, of the same."""
+    """1. a run that fails: a report, and exit code 1 2. the next call makes it good 3. report only, of all that there is, whatever was
+    asked for 4. of nothing: the old report stays."""
     seen: list[Bench] = []
 
     @contextlib.contextmanager
@@ -261,10 +289,14 @@ def test_from_the_command_line(
     engine.does = lambda arm: happened(20)
     assert bench_vllm.main(flags) == 0
     out.unlink()
-    assert bench_vllm.main([*flags, "--budget-minutes", "0"]) == 0
+    assert bench_vllm.main(["--out", str(out), "--parts", "low_load", "--requests", "20", "--budget-minutes", "0"]) == 0
     document = json.loads(out.read_text())
     assert [run["not_clean"] for run in document["runs"]] == ["the engine ended early", None]
     assert {"stamp", "vllm", "bundle_id", "ratios", "ratio_ranges", "repetitions", "commits", "machines"} <= document.keys()
     assert len(engine.ran) == 2
     assert (seen[0].arms, seen[0].loads) == (("equal",), ("1.0",))
     assert "1.0 equal" in capsys.readouterr().out
+    old = out.read_bytes()
+    assert bench_vllm.main(["--out", str(out), "--requests", "21", "--budget-minutes", "0"]) == 1
+    assert out.read_bytes() == old
+    assert "has no run of these sources" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.bench_vllm import pacing as vllm_pacing
+from benchmarks.bench_vllm import pacing
 
 
 class Clock:
@@ -29,7 +29,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(vllm_pacing, "time", made)
+    monkeypatch.setattr(pacing, "time", made)
     return made
 
 
@@ -43,7 +43,7 @@ def paced_step(clock: Clock, step_s: float) -> Callable[[float], float]:
             clock.now_s += work_s
             return "executed"
 
-    vllm_pacing.pace(Wrapper, step_s)
+    pacing.pace(Wrapper, step_s)
     wrapper: Any = Wrapper()
 
     def step(work_s: float) -> float:
@@ -90,10 +90,10 @@ def test_the_plugin_is_found_in_its_folder_and_installs_once(tmp_path: Path, mon
     shared_memory = SimpleNamespace(sched_yield=None)
     monkeypatch.setitem(sys.modules, "vllm.distributed.device_communicators.shm_broadcast", shared_memory)
     monkeypatch.setitem(sys.modules, "vllm.v1.worker.worker_base", SimpleNamespace(WorkerWrapperBase=WorkerWrapperBase))
-    monkeypatch.setenv(vllm_pacing.STEP_VARIABLE, "20")
-    folder = vllm_pacing.plugin_folder(tmp_path / "plugin")
+    monkeypatch.setenv(pacing.STEP_VARIABLE, "20")
+    folder = pacing.plugin_folder(tmp_path / "plugin")
     monkeypatch.syspath_prepend(folder)
-    (found,) = importlib.metadata.entry_points(group="vllm.general_plugins", name=vllm_pacing.MODULE)
+    (found,) = importlib.metadata.entry_points(group="vllm.general_plugins", name=pacing.MODULE)
     install = found.load()
     install()
     wrapped = WorkerWrapperBase.execute_model

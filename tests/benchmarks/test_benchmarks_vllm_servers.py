@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.bench_vllm import __main__ as bench_vllm
-from benchmarks.bench_vllm import pacing as vllm_pacing
+from benchmarks.bench_vllm import pacing
 from benchmarks.bench_vllm.bench_serve import Load, bench_flags
 from benchmarks.bench_vllm.process import VllmInstallation, chat_body, descendants, serve_flags
 from benchmarks.bench_vllm.tiny_llama import make_model
@@ -43,7 +43,7 @@ def test_the_shells_settings_of_the_hook_stay_outside(tmp_path: Path, monkeypatc
     environment = VllmInstallation(tmp_path, tmp_path, tmp_path / "plugin", 20.0).environment()
     assert not [name for name in environment if name.startswith(ENV_PREFIX)]
     assert environment["PYTHONPATH"] == f"{tmp_path}/plugin{os.pathsep}/ours"
-    assert environment[vllm_pacing.STEP_VARIABLE] == "20.0"
+    assert environment[pacing.STEP_VARIABLE] == "20.0"
 
 
 def test_an_environment_without_vllm_says_what_to_do(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def test_only_what_drives_a_run_matters(copied: Path) -> None:
     seen = {drivers}
     changed = [
         *(f"benchmarks/bench_vllm/{name}.py" for name in DRIVERS),
+        "benchmarks/replay.py",
         "vllm_client/priority.py",
         "vllm_client/new.py",
         "proto/pars/text.py",

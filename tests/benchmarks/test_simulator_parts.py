@@ -86,18 +86,18 @@ def test_the_hook_asks_when_enough_are_in_flight() -> None:
 
 
 def test_the_gate_counts_who_is_there() -> None:
-    """Two at a time are in flight when the third comes: it is asked about. The fourth comes alone and is not."""
+    """Two at a time are in flight when the third comes: it is asked about, which takes 7 ms. The fourth comes alone and is not."""
     requests = [Request(0, 1, 50), Request(1, 1, 50), Request(2, 1, 50), Request(500, 1, 50)]
-    setup = Setup(EngineSettings(8), StepModel(1.0), hook=Hook("shortest", gate_in_flight=3))
+    setup = Setup(EngineSettings(8), StepModel(1.0), hook=Hook("shortest", gate_in_flight=3, ask_ms=7.0))
     run = simulate(setup, requests, [Estimate(0.125, 50, 50)] * 4)
-    assert [outcome.priority for outcome in run.outcomes] == [500_000, 500_000, 125_000, 500_000]
+    assert [outcome.finished_ms - outcome.request.arrival_ms for outcome in run.outcomes] == [50, 50, 50 + 7, 50]
 
 
 def test_a_held_request_enters_later() -> None:
     requests = [Request(0, 1, 2)]
     hook = Hook("shortest", ask_ms=3.0)
-    run = simulate(Setup(EngineSettings(1), StepModel(1.0), hook=hook, before_ms=0.5, after_ms=0.25), requests, oracle([2]))
-    assert run.outcomes[0].finished_ms == 3.0 + 0.5 + 2 * 1.0 + 0.25
+    run = simulate(Setup(EngineSettings(1), StepModel(1.0), hook=hook, before_ms=0.5), requests, oracle([2]))
+    assert run.outcomes[0].finished_ms == 3.0 + 0.5 + 2 * 1.0
     assert simulate(Setup(EngineSettings(1), StepModel(1.0), hook=hook), requests).outcomes[0].finished_ms == 2.0
 
 
@@ -195,7 +195,7 @@ def test_arrivals_have_their_rates() -> None:
 
 
 def outcome(arrival_ms: float, first_ms: float, last_ms: float, tokens: int, queued_ms: float = 0.0) -> Outcome:
-    return Outcome(Request(arrival_ms, 10, tokens), first_ms, last_ms, queued_ms, 1, 0)
+    return Outcome(Request(arrival_ms, 10, tokens), first_ms, last_ms, queued_ms, 1)
 
 
 def test_figures_are_those_of_the_real_benchmark_and_more() -> None:
@@ -263,8 +263,8 @@ def test_traces_are_read(tmp_path: Path) -> None:
         requests=[1.0, 3.0, 1.0, 1.0],
     )
     made = workloads(tmp_path, 2)
-    assert made["azure2023_conv"]() == [Request(0, 7, 1), Request(500, 1, 99_999)]
-    drawn = workloads(tmp_path, 1000)[f"servegen {model}"]()
+    assert made["azure2023_conv"](7) == [Request(0, 7, 1), Request(500, 1, 99_999)]
+    drawn = workloads(tmp_path, 1000)[f"servegen {model}"](0)
     assert len(drawn) == pytest.approx(1000, rel=0.1)
     assert sum(each.arrival_ms < 600_000 for each in drawn) == pytest.approx(0.75 * len(drawn), rel=0.1)
     assert {each.output_tokens for each in drawn} == {50}

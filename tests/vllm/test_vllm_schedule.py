@@ -1,4 +1,5 @@
-"""The simulated engine against vLLM's own scheduler, token by token: who is admitted, read in pieces, preempted, and when it ends."""
+"""The simulated engine against vLLM's own scheduler: each request's first token, last token and preemptions, which say who is admitted,
+read in pieces and thrown out, and when it ends."""
 
 import json
 import random

@@ -82,7 +82,7 @@ class HookSettings:
     )
     policy: PolicyName = _setting("how a priority is made, see the policies", default="ageing")  # noqa: RUF009 - as above
     window_ms: int = _setting(
-        "the most a request's length can delay it, and so the starvation bound (ageing, cost)",
+        "how much later a shorter request may arrive and still go first; the starvation bound (ageing, cost)",
         default=DEFAULT_WINDOW_MS,
         unit="milliseconds",
         zero="first come, first served",
