@@ -92,7 +92,7 @@ def _versions() -> dict[str, str]:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            continue  # only one of the two runtimes is ever there
+            continue  # there is one of the two runtimes, and CUDA only beside one of them
     return found
 
 

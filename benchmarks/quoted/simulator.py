@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.page.serving import simulated_ratio
+
 Figures = Mapping[str, Any]
 
 _ERRORS = {
@@ -73,7 +75,7 @@ def _study(name: str, workload: str, found: Figures) -> list[str]:
         f"|---|---|{'---|' * len(_RATIOS)}---|",
     ]
     for row in found["rows"]:
-        ratios = " | ".join(_ratio(row, figure) for figure in _RATIOS)
+        ratios = " | ".join(simulated_ratio(row, figure) for figure in _RATIOS)
         lines.append(f"| {row['order']} | {row['offered_load']:g} | {ratios} | {row['figures']['preemptions']:,.0f} |")
     absolute = first["figures"]
     lines += [
@@ -82,10 +84,3 @@ def _study(name: str, workload: str, found: Figures) -> list[str]:
         f"{absolute['per_token_mean_ms']:.0f} ms per token, {absolute['queue_mean']:.0f} requests in the queue.",
     ]
     return lines
-
-
-def _ratio(row: Figures, figure: str) -> str:
-    """The range only where there is one to see: a trace and an oracle have nothing that a seed changes."""
-    ratio = row["ratios_to_first_come"][figure]
-    low, high = (f"{each:.2f}" for each in row.get("ratio_ranges", {}).get(figure, (ratio, ratio)))
-    return f"{ratio:.2f}" if low == high else f"{ratio:.2f} ({low} to {high})"
