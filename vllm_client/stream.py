@@ -31,6 +31,14 @@ LAST_TURNS, MAX_LATE_S = 5, 2.0
 and no more than this."""
 
 
+LOOP_LATE_S, SILENCE_S = 0.01, 2.0
+"""From how late on the event loop, when an item's time is up, is to blame itself; and for how long of nothing at all it is."""
+
+
+class UnseenError(DeadlineError):
+    """The time is up, but this event loop was late itself, so that a reply may lie there unread: it says nothing of the server."""
+
+
 class _End(Enum):
     """How an item ends without a reply."""
 
@@ -50,6 +58,7 @@ class _Waiting:
         self._loop = loop
         self._timeout_s = timeout_s
         self._turns_left = LAST_TURNS
+        self._loop_late_s: float | None = None
         self.expires_at = loop.time() + timeout_s
         """On the loop's clock."""
         # Results, not exceptions: nobody has to collect one after its caller has left.
@@ -71,10 +80,15 @@ class _Waiting:
         if not self._outcome.done():
             self._outcome.set_result(outcome)
 
-    def late(self) -> DeadlineError:
-        return DeadlineError(f"no reply on the stream within {self._timeout_s * 1000:g} ms")
+    def late(self, silent_s: float = math.inf) -> DeadlineError:
+        """silent_s: for how long nothing at all has come from the other side."""
+        message = f"no reply on the stream within {self._timeout_s * 1000:g} ms"
+        unseen = (self._loop_late_s or 0.0) > LOOP_LATE_S and silent_s < SILENCE_S
+        return UnseenError(message) if unseen else DeadlineError(message)
 
     def _time_is_up(self) -> None:
+        if self._loop_late_s is None:
+            self._loop_late_s = self._loop.time() - self.expires_at
         if self._turns_left and self._loop.time() < self.expires_at + MAX_LATE_S:
             self._turns_left -= 1
             self._next = self._loop.call_soon(self._time_is_up)
@@ -105,6 +119,8 @@ class ScoreStream:
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         self.unheard = 0
         """Items handed in since the last reply of any kind came, late ones included. Many: the other side may be frozen."""
+        self._unheard_since = math.inf
+        """When the first of them was, on the loop's clock."""
 
     async def __aenter__(self) -> Self:
         if self._call is not None:
@@ -160,11 +176,19 @@ class ScoreStream:
         """Declare the stream gone: every waiting call and every later one raises UnavailableError. Leave its block then."""
         self._fail_all(why)
 
+    def let_go(self) -> None:
+        """Let no call wait any longer: each raises DeadlineError. Later ones may."""
+        for item in self._waiting.values():
+            item.ends(_End.LATE)
+
     async def _exchange(self, request: ranker_pb2.ScoreRequest, item: "_Waiting") -> ranker_pb2.ScoreStreamResponse:
         """Send one item and wait for its reply."""
         if self._closed_because is not None:
             raise self._gone()
         item_id = next(self._ids)
+        loop = asyncio.get_running_loop()
+        if not self.unheard:
+            self._unheard_since = loop.time()
         self.unheard += 1
         self._waiting[item_id] = item
         self._unsent[item_id] = ranker_pb2.ScoreStreamRequest(id=item_id, request=request)
@@ -177,7 +201,7 @@ class ScoreStream:
         if outcome is _End.GONE:
             raise self._gone()
         if outcome is _End.LATE:
-            raise item.late()
+            raise item.late(loop.time() - self._unheard_since if self.unheard else 0.0)
         return outcome
 
     async def _write(self) -> None:

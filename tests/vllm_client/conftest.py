@@ -1,6 +1,7 @@
 """Fixtures of the client's and the hook's tests: a scripted ranker, hooks and links to it, a process without vLLM."""
 
 import logging
+import math
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -9,6 +10,7 @@ import pytest
 from hook_rig import NOW_MS, Clock, until
 from scripted_ranker import ManualStream, ScriptedRanker
 
+from vllm_client import stream
 from vllm_client.hook.counters import Counters
 from vllm_client.hook.link import Link
 from vllm_client.hook.scoring import PriorityHook
@@ -21,6 +23,12 @@ PATIENT_MS = 20_000
 def no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hook looks for a loaded vLLM; a test that wants one brings its own."""
     monkeypatch.delitem(sys.modules, "vllm", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def prompt_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine makes the tests' loop late, which would excuse a silent sidecar; a test about that says how late is late."""
+    monkeypatch.setattr(stream, "LOOP_LATE_S", math.inf)
 
 
 @pytest.fixture
@@ -55,9 +63,11 @@ async def hooked(clock: Clock) -> AsyncIterator[Callable[..., PriorityHook]]:
     """Makes hooks, started; closes them."""
     hooks = []
 
-    def make(address: str, *, counters: Counters | None = None, link: Link | None = None, **settings: object) -> PriorityHook:
+    def make(
+        address: str, *, counters: Counters | None = None, link: Link | None = None, room: int | None = None, **settings: object
+    ) -> PriorityHook:
         chosen = HookSettings(address=address, **{"deadline_ms": PATIENT_MS, "gate_in_flight": 0, **settings})
-        hook = PriorityHook(chosen, counters=counters, link=link, wall_ms=lambda: NOW_MS, monotonic_s=clock)
+        hook = PriorityHook(chosen, counters=counters, link=link, room=room, wall_ms=lambda: NOW_MS, monotonic_s=clock)
         hooks.append(hook)
         hook.start()
         return hook

@@ -94,6 +94,11 @@ class Link:
         finally:
             self._asks_out -= 1
 
+    def let_go(self) -> None:
+        """Let nobody wait any longer for an answer that is out."""
+        if self._stream is not None:
+            self._stream.let_go()
+
     def recycle(self) -> None:
         """Drop a connection from which nothing comes any more, and make another.
 

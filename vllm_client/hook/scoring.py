@@ -25,12 +25,14 @@ from vllm_client.hook.ordering import Ordering
 from vllm_client.hook.patience import patience_ms
 from vllm_client.hook.settings import HookSettings
 from vllm_client.scores import ScoredBatch
+from vllm_client.stream import UnseenError
 
 _SHARE_STEPS = 1_000_000_000
 """Sampling counts in billionths: sums of whole numbers stay exact."""
 
 _OUTCOMES: Mapping[type[Exception], Outcome] = {
     DeadlineError: Outcome.DEADLINE,
+    UnseenError: Outcome.DEADLINE,
     OverloadedError: Outcome.OVERLOADED,
     LinkFullError: Outcome.OVERLOADED,
     UnavailableError: Outcome.UNAVAILABLE,
@@ -174,27 +176,31 @@ class PriorityHook:
         began_s = self._monotonic_s()
         ticket = self._breaker.enter(began_s)
         assert ticket is not None, "bug: asked although the breaker is open"
-        outcome, batch = None, None
+        outcome, batch, worked = None, None, None
         try:
             batch = await self._link.ask(asked.texts, self._patience_ms())
-            outcome = Outcome.SCORED
+            outcome, worked = Outcome.SCORED, True
         except Exception as error:
             outcome = _OUTCOMES.get(type(error), Outcome.HOOK_FAULT)
+            # A busy loop of our own is not the sidecar's fault, least of all in a burst.
+            worked = False if outcome in _FAILURES and not isinstance(error, UnseenError) else None
             if outcome is Outcome.HOOK_FAULT:
                 raise
         finally:
             # After a cancel too, without an outcome: a trial must not stay out for ever.
-            self._settle(ticket, outcome, began_s)
+            self._settle(ticket, outcome, worked, began_s)
         return outcome, batch
 
     def _patience_ms(self) -> float:
         in_flight = self._in_flight + self.in_flight_elsewhere
         return patience_ms(in_flight, self._room, self._settings.deadline_ms, self._settings.crowded_deadline_ms)
 
-    def _settle(self, ticket: Ticket, outcome: Outcome | None, began_s: float) -> None:
-        now_s = self._monotonic_s()
-        worked = True if outcome is Outcome.SCORED else False if outcome in _FAILURES else None
+    def _settle(self, ticket: Ticket, outcome: Outcome | None, worked: bool | None, began_s: float) -> None:
+        now_s, was_open = self._monotonic_s(), self._breaker.is_open
         self._breaker.leave(ticket, worked, now_s)
+        if self._breaker.is_open and not was_open:
+            # Of a sidecar that fails nobody waits for an answer, however long a crowd's patience is.
+            self._link.let_go()
         self.counters.set_gauge("breaker_open", int(self._breaker.is_open))
         if outcome is not None:
             self.counters.observe_ask_s(now_s - began_s)

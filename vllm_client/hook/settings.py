@@ -58,7 +58,7 @@ class HookSettings:
     crowded_deadline_ms: float = _setting(
         "the same for a request that has to wait for its turn anyway: with more in flight than the engine runs at a time, the deadline "
         "grows with their number up to this",
-        default=1_000.0,
+        default=10_000.0,
         unit="milliseconds",
         zero="deadline_ms always",
         low=0,
