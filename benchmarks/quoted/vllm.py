@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.bench_hook.labels import LABELS
 from benchmarks.bench_vllm.arms import ARM_LABELS
-from benchmarks.bench_vllm.plan import LASTING, by_rate, multiple, name_of
+from benchmarks.bench_vllm.plan import BURST, LASTING, by_rate, multiple, name_of
 
 Figures = Mapping[str, Any]
 
@@ -24,9 +24,10 @@ _FIGURES = {
     "waiting_mean": ".0f",
 }
 _TOLD = {
-    "1.0": "what it can serve",
-    "1.2": "1.2 times as much for less than a minute",
-    LASTING: "1.2 times as much for five minutes",
+    "1.0": "at what it can serve",
+    "1.2": "at 1.2 times as much for less than a minute",
+    LASTING: "at 1.2 times as much for five minutes",
+    BURST: "in a burst of thousands at once",
 }
 """Loads that README tells of."""
 _COSTS = ("gated", "unconnected", "scored", "scored_32")
@@ -38,7 +39,7 @@ def gain(vllm: Figures, more: str) -> list[str]:
     gains, ranges = vllm["ratios"][name], vllm["ratio_ranges"][name]
     starts = {row["load"]: row["starts"] for row in vllm["rows"] if row["arm"] == "ours"}
     shown = [
-        f"{gains[load]:.1f} times lower ({_over(ranges[load], starts[load])}) at {of}"
+        f"{gains[load]:.1f} times lower ({_over(ranges[load], starts[load])}) {of}"
         for load, of in _TOLD.items()
         if gains.get(load) is not None
     ]

@@ -14,8 +14,7 @@ PROGRAM = """
 import signal, sys
 from benchmarks.leaving import signals_leave
 from benchmarks.process import LineProcess
-if "nohup" in sys.argv:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN if "nohup" in sys.argv else signal.SIG_DFL)  # whatever the tests run under
 command = [sys.executable, "-c", "print('here', flush=True); input()"]
 with signals_leave(), LineProcess(command, merge_stderr=True) as child:
     child.line(60)
