@@ -56,6 +56,11 @@ def on_vllm(document: Figures | None) -> list[str]:
         "",
         *table(["", "load", "", "lowest and highest", "target", "met"], _with_names(target_rows_on_vllm(document))),
         "",
+        *paragraph(
+            "In a burst a request is held for its score while it would have to wait for its turn anyway, so that the time held is not time "
+            "added."
+        ),
+        "",
         *_stamped("vllm.json", document),
     ]
 
