@@ -39,7 +39,7 @@ def gain(vllm: Figures, more: str) -> list[str]:
     gains, ranges = vllm["ratios"][name], vllm["ratio_ranges"][name]
     starts = {row["load"]: row["starts"] for row in vllm["rows"] if row["arm"] == "ours"}
     shown = [
-        f"{gains[load]:.1f} times lower ({_over(ranges[load], starts[load])}) {of}"
+        f"- {gains[load]:.1f} times {of} ({_over(ranges[load], starts[load])})"
         for load, of in _TOLD.items()
         if gains.get(load) is not None
     ]
@@ -47,8 +47,11 @@ def gain(vllm: Figures, more: str) -> list[str]:
         return [f"What order brings a real vLLM has not been measured yet; [{more}]({more}) has what there is."]
     return [
         f"On a real vLLM (CPU, tiny model, recorded response lengths replayed, {vllm['settings']['max_num_seqs']} sequences at a time)",
-        f"mean latency per token is {', '.join(shown)}",
-        "than first come, first served. Above what it can serve the queue only grows, and the policy lets nobody be overtaken for ever:",
+        "mean latency per token is lower than with first come, first served:",
+        "",
+        *shown,
+        "",
+        "Above what it can serve the queue only grows, and the policy lets nobody be overtaken for ever:",
         f"the longer it lasts, the less order is worth. More, and what it costs the longest: [{more}]({more}).",
     ]
 
