@@ -70,7 +70,9 @@ def target_rows_on_vllm(document: Figures) -> list[list[str]]:
             wanted = f"{'≤' if target.at_most else '≥'} {target.bound:g}"
             met = "" if value is None else "yes" if target.is_met(value) else "no"
             measured = "not measured" if value is None else shown(value)
-            rows.append([target.what, load, measured, " to ".join(map(shown, span or ())), wanted, met])
+            # One start has no range.
+            several = "" if span is None or span[0] == span[-1] else " to ".join(map(shown, span))
+            rows.append([target.what, load, measured, several, wanted, met])
     return rows
 
 
