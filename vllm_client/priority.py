@@ -13,7 +13,7 @@ Every result is a real int within int64. A float or a string hangs vLLM's engine
 
 Bounds: "overtaken" means that another request is taken from vLLM's waiting queue first. A bound counts whole milliseconds of the
 arrival clock; what clocks of several servers differ by comes on top. It holds for priorities that were all made by one policy
-with one window.
+with the same settings.
 """
 
 import math
@@ -26,13 +26,20 @@ NEUTRAL_QUANTILE = 0.5
 """The quantile of a prompt that nobody scored."""
 
 DEFAULT_WINDOW_MS = 40_000
-"""How much older, in milliseconds, the shortest request counts against the longest. It is the starvation bound as well."""
+"""How much older, in milliseconds, the shortest request counts against the longest, at the least."""
+
+DEFAULT_WINDOW_GROWTH = 15.0
+"""How many times its length the window may grow to: ten minutes."""
+
+WINDOW_BACKLOGS = 4.0
+"""As many times the backlog the window of `ageing` is, where that is longer than it is by itself. When requests wait longer than the
+window, who is old goes first whatever its length. docs/decisions/0015 says what other numbers bring."""
 
 SHORTEST_LEVELS = 1_000_000
 """Steps into which `shortest` divides the quantiles: finer than a calibration set of any size can tell apart."""
 
 MAX_COUNT = 1e12
-"""More tokens or samples count as this many. Clients write them, in JSON with as many digits as they like."""
+"""More tokens, samples or milliseconds count as this many. Clients write them, in JSON with as many digits as they like."""
 
 PolicyName = Literal["ageing", "cost", "shortest", "equal"]
 
@@ -53,6 +60,8 @@ class Facts:
     """The caller's own limit on response tokens; None: no limit."""
     samples: int = 1
     """How many responses are asked for at once, as `n` and lists of prompts do."""
+    backlog_ms: float = 0.0
+    """How long the engine needs for the requests that wait already, in milliseconds. 0: nobody waits, or unknown."""
     class_delay_ms: int = 0
     """How much later the request counts as having arrived because of its traffic class. Not negative."""
 
@@ -63,6 +72,8 @@ class PolicySettings:
 
     window_ms: int = DEFAULT_WINDOW_MS
     """See `ageing` and `cost`. 0: first come, first served."""
+    window_growth: float = DEFAULT_WINDOW_GROWTH
+    """Times `window_ms` that the window of `ageing` may grow to. 1, the least: it stays."""
     prefill_ms_per_token: float = 0.1
     """What one prompt token costs the engine, in milliseconds. For `cost`; docs/vllm.md says how to measure it."""
     decode_ms_per_token: float = 20.0
@@ -72,21 +83,36 @@ class PolicySettings:
     shortest job first, up to the window."""
 
     def __post_init__(self) -> None:
-        for name in ("window_ms", "prefill_ms_per_token", "decode_ms_per_token", "stretch"):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
             # Compared, not converted: math.isfinite overflows on a whole number that no float can hold.
-            if not 0 <= value <= sys.float_info.max:
-                raise ValueError(f"{name} must be a finite number, 0 or more, not {value}")
+            if not least <= value <= sys.float_info.max:
+                raise ValueError(f"{name} must be a finite number, {least} or more, not {value}")
+
+
+_LEAST = {"window_ms": 0, "window_growth": 1, "prefill_ms_per_token": 0, "decode_ms_per_token": 0, "stretch": 0}
 
 
 def ageing(facts: Facts, settings: PolicySettings) -> int:
-    """Arrival + class delay + window × quantile: the default.
+    """Arrival + class delay + window × quantile: the default. The window grows with the queue.
 
-    Starvation bound: nobody is overtaken by a request of the same class that arrives more than `window_ms` later, nor by any
-    that arrives more than `window_ms` + its own class delay later, so never more than `window_ms` + the largest one. Such a
-    request's number is larger even if it has quantile 0 and the waiting one has quantile 1.
+    It is `window_ms`, or WINDOW_BACKLOGS × the backlog at arrival where that is longer, up to `window_growth` × `window_ms`. What it
+    grew by lies around the middle, + growth × (quantile - 0.5), so that who comes with a longer window is not put behind all who
+    came with a shorter one.
+
+    Starvation bound: nobody is overtaken by a request of the same class that arrives later by more than the mean of the two
+    requests' windows, so never more than `window_growth` × `window_ms`; nor by any that arrives later by more than that + its own
+    class delay. Such a request's number is larger even if it has quantile 0 and the waiting one has quantile 1.
     """
-    return _aged(facts, math.floor(settings.window_ms * known(facts.quantile)), settings.window_ms)
+    quantile = known(facts.quantile)
+    growth_ms = window_of(facts.backlog_ms, settings) - settings.window_ms
+    return _aged(facts, math.floor(settings.window_ms * quantile), settings.window_ms, math.floor(growth_ms * (quantile - 0.5)))
+
+
+def window_of(backlog_ms: float, settings: PolicySettings) -> float:
+    """The window of `ageing` for a request that finds such a backlog, in milliseconds. One that is no number counts as 0."""
+    most_ms = _count(settings.window_ms) * _count(settings.window_growth)
+    return max(settings.window_ms, min(WINDOW_BACKLOGS * _count(backlog_ms), most_ms))
 
 
 def cost(facts: Facts, settings: PolicySettings) -> int:
@@ -95,7 +121,7 @@ def cost(facts: Facts, settings: PolicySettings) -> int:
     The cost is that of the prompt's tokens and of the expected response tokens, capped by `max_tokens`, times the samples. An
     unscored request counts as half a window, or as its cap when that is less: whoever asks for one token is short, scored or not.
 
-    Starvation bound: as for `ageing`, since no delay exceeds the window.
+    Starvation bound: as for `ageing` with a window that does not grow, since no delay exceeds it.
     """
     cap_ms = math.inf if facts.max_tokens is None else _cost_ms(facts, settings, facts.max_tokens)
     tokens = facts.expected_tokens
@@ -147,7 +173,8 @@ def combined(own: int, client_priority: int, step_ms: int, limit_ms: int) -> int
 
 
 def vllm_priority(quantile: float | None, arrival_ms: float, window_ms: int = DEFAULT_WINDOW_MS) -> int:
-    """`ageing` for callers that set priorities themselves. Raises ValueError for a time or window that is no number."""
+    """`ageing` for callers that set priorities themselves, with a window that does not grow. Raises ValueError for a time or
+    window that is no number."""
     return ageing(Facts(arrival_ms=arrival_ms, quantile=quantile), PolicySettings(window_ms=window_ms))
 
 
@@ -172,13 +199,13 @@ def dense_ranks(quantiles: Sequence[float | None]) -> list[int]:
     return [rank_of[value] for value in values]
 
 
-def _aged(facts: Facts, delay_ms: float, window_ms: int) -> int:
+def _aged(facts: Facts, delay_ms: float, window_ms: int, growth_ms: int = 0) -> int:
     # Compared, not converted, as above. NaN fails too.
     if not -math.inf < facts.arrival_ms < math.inf:
         raise ValueError(f"arrival_ms must be finite, not {facts.arrival_ms}")
     # Floored, and never above the window (a product of floats could be, past 2**53), so the bound holds to the millisecond.
     delay = math.floor(min(delay_ms, window_ms))
-    return int64(math.floor(facts.arrival_ms) + max(int(facts.class_delay_ms), 0) + delay)
+    return int64(math.floor(facts.arrival_ms) + max(int(facts.class_delay_ms), 0) + delay + growth_ms)
 
 
 def _cost_ms(facts: Facts, settings: PolicySettings, response_tokens: float) -> float:

@@ -22,11 +22,13 @@ STARTS = 3
 
 _THREE = ("equal", "ours", "oracle")
 _FOUR = ("equal", "ours", "ours-shortest", "oracle")
+_NO_QUEUE_TO_FOLLOW = tuple(arm for arm in ARM_NAMES if arm != "ours-fixed")
+"""In a short rush the window is the longer one, and such an arm would be another one again."""
 
 PLAN: dict[str, tuple[str, ...]] = {
     "1.0": _THREE,
-    "1.2": ARM_NAMES,
-    LASTING: _FOUR,
+    "1.2": _NO_QUEUE_TO_FOLLOW,
+    LASTING: (*_FOUR, "ours-fixed"),
     "0.3": _THREE,
     BURST: _FOUR,
     "0.7": _THREE,

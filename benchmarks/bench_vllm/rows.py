@@ -128,9 +128,9 @@ def _row(arm: str, load: str, clean: CleanRuns, tries: Tries, planned_starts: in
 
 
 def _beside_baseline(arm: str, load: str, clean: CleanRuns) -> dict[str, Any]:
-    """bound_s: of the arm's policy, None for one that states none. p99_over_fcfs_s: by how much the 99th percentile from end to end is
-    above that of first come, first served; p99_over_bound: the same in bounds."""
-    both, bound_ms = (arm, BASELINE), arm_named(arm).bound_ms
+    """window_s: of the arm's policy, at the least where it grows; None for one without a bound. p99_over_fcfs_s: by how much the 99th
+    percentile from end to end is above that of first come, first served; p99_over_window: the same in such windows."""
+    both, window_ms = (arm, BASELINE), arm_named(arm).window_ms
 
     def ratio_of(name: str) -> Taken:
         return lambda arms: arms[arm][name] / arms[BASELINE][name]
@@ -139,12 +139,12 @@ def _beside_baseline(arm: str, load: str, clean: CleanRuns) -> dict[str, Any]:
     later_s = _over_repetitions(clean, load, both, lambda arms: arms[arm]["e2e_p99_s"] - arms[BASELINE]["e2e_p99_s"])
     found: dict[str, Any] = {
         f"ratios_to_{BASELINE}": {name: list(spread) for name, spread in to_baseline.items() if spread is not None},
-        "bound_s": None if bound_ms is None else bound_ms / 1000,
+        "window_s": None if window_ms is None else window_ms / 1000,
     }
     if later_s is not None:
         found["p99_over_fcfs_s"] = list(later_s)
-        if bound_ms:
-            found["p99_over_bound"] = [1000 * value / bound_ms for value in later_s]
+        if window_ms:
+            found["p99_over_window"] = [1000 * value / window_ms for value in later_s]
     return found
 
 

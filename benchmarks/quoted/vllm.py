@@ -121,16 +121,16 @@ def _bounds(rows: Mapping[tuple[str, str], Figures]) -> list[str]:
         ]
         if later:
             most_s, row, load = max(later, key=lambda each: each[0])
-            bound = "none" if row["bound_s"] is None else f"{row['bound_s']:g}"
+            window = "no bound" if row["window_s"] is None else f"{row['window_s']:g}"
             cells = (f"{row['p99_over_fcfs_s'][0]:+.1f}", f"{row['later_p99_s'][0]:+.1f}", f"{most_s:+.1f}", name_of(load))
-            found.append(f"| {label} | {bound} | {' | '.join(cells)} |")
+            found.append(f"| {label} | {window} | {' | '.join(cells)} |")
     if not found:
         return []
     return [
-        "What it costs the longest, in seconds beside first come, first served, at the load where that is most. The bound is of",
-        "overtaking: no request that arrives so much later goes first.",
+        "What it costs the longest, in seconds beside first come, first served, at the load where that is most. The window is the one for",
+        "a short queue; it bounds overtaking: no request that arrives so much later goes first.",
         "",
-        "| order | bound | p99 end to end | first token of the same request, later by: p99 | most | load |",
+        "| order | window | p99 end to end | first token of the same request, later by: p99 | most | load |",
         "|---|---|---|---|---|---|",
         *found,
         "",

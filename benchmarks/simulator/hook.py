@@ -15,8 +15,8 @@ class Hook:
     gate_in_flight: int = 0
     ask_ms: float = 0.0
 
-    def place(self, request: Request, estimate: Estimate | None, in_flight: int) -> tuple[int, float]:
-        """Its priority, and for how many milliseconds it is held. in_flight: this one included."""
+    def place(self, request: Request, estimate: Estimate | None, in_flight: int, backlog_ms: float) -> tuple[int, float]:
+        """Its priority, and for how many milliseconds it is held. in_flight: this one included. backlog_ms: that it finds."""
         asked = self.policy != "equal" and estimate is not None and in_flight >= self.gate_in_flight
         known = estimate if asked else None
         facts = Facts(
@@ -24,5 +24,6 @@ class Hook:
             quantile=None if known is None else known.quantile,
             expected_tokens=None if known is None else known.expected_tokens,
             prompt_tokens=request.prompt_tokens,
+            backlog_ms=backlog_ms,
         )
         return POLICIES[self.policy](facts, self.settings), self.ask_ms if asked else 0.0

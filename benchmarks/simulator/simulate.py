@@ -11,6 +11,7 @@ from benchmarks.simulator.hook import Hook
 from benchmarks.simulator.job import Job
 from benchmarks.simulator.request import Estimate, Outcome, Request
 from benchmarks.simulator.step_model import StepModel, milliseconds, ticks
+from vllm_client.hook.backlog import Backlog
 
 Balancer = Literal["round-robin", "least-loaded"]
 
@@ -48,6 +49,7 @@ def simulate(
     engines = [
         Engine(setup.engine, setup.step_model, setup.discipline, fast_forward=fast_forward) for _ in range(setup.engines)
     ]
+    backlogs = {engine: Backlog(setup.engine.max_num_seqs) for engine in engines}
     choose = _round_robin(engines) if setup.balancer == "round-robin" else _least_loaded(engines)
     jobs = []
     for index, request in enumerate(requests):
@@ -55,7 +57,9 @@ def simulate(
         arrival = ticks(request.arrival_ms)
         engine = choose(arrival)
         engine.run_until(arrival)
-        priority, held_ms = setup.hook.place(request, estimate, engine.unfinished(arrival) + 1)
+        in_flight = engine.unfinished(arrival) + 1
+        backlog_ms = backlogs[engine].arrived(in_flight, request.arrival_ms / 1000)
+        priority, held_ms = setup.hook.place(request, estimate, in_flight, backlog_ms)
         jobs.append(Job(index, request, priority, estimate, ticks(request.arrival_ms + setup.before_ms + held_ms)))
         engine.submit(jobs[-1])
     for engine in engines:

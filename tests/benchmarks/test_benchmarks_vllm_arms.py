@@ -74,7 +74,11 @@ def test_every_arm_is_a_setting_that_the_hook_takes() -> None:
     assert {BASELINE, ORACLE} <= set(names)
     for arm in ARMS:
         HookSettings.from_environment({ENV_PREFIX + name.upper(): value for name, value in arm.hook.items()})
-    assert {arm_named(name).bound_ms for name in ("ours", "oracle", "random")} == {DEFAULT_WINDOW_MS}
-    assert (arm_named("ours-5s").bound_ms, arm_named("ours-shortest").bound_ms, arm_named("equal").bound_ms) == (5_000, None, 0)
+    assert {arm_named(name).window_ms for name in ("ours", "oracle", "random")} == {DEFAULT_WINDOW_MS}
+    assert (arm_named("ours-5s").window_ms, arm_named("ours-shortest").window_ms, arm_named("equal").window_ms) == (
+        5_000,
+        None,
+        0,
+    )
     for variant in VARIANTS:
         HookSettings.from_environment({ENV_PREFIX + name.upper(): value for name, value in (variant.hook or {}).items()})

@@ -172,12 +172,12 @@ def test_rows_say_how_many_starts_they_have_and_what_the_bound_is() -> None:
     equal, short, none = rows_of(clean, tries, 3)
     assert (equal["arm"], equal["starts"], equal["planned_starts"], equal["not_clean"]) == ("equal", 2, 3, [])
     assert equal["per_token_mean_ms"] == [80.0, 60.0, 100.0]
-    assert short["bound_s"] == 5.0
+    assert short["window_s"] == 5.0
     assert short["p99_over_fcfs_s"] == [1.5, 1.0, 2.0]
-    assert short["p99_over_bound"] == pytest.approx([0.3, 0.2, 0.4])
+    assert short["p99_over_window"] == pytest.approx([0.3, 0.2, 0.4])
     assert short["ratios_to_equal"]["per_token_mean_ms"] == pytest.approx([0.45, 0.4, 0.5])
-    assert (none["starts"], none["tries"], none["not_clean"], none["bound_s"]) == (1, 2, ["2 requests failed"], None)
-    assert "p99_over_bound" not in none
+    assert (none["starts"], none["tries"], none["not_clean"], none["window_s"]) == (1, 2, ["2 requests failed"], None)
+    assert "p99_over_window" not in none
     shown = rows_table([equal, short, none])
     assert len(shown) == 4
     assert shown[3].split()[:3] == ["1.0", "ours-shortest", "1/3"]

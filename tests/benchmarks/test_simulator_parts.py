@@ -77,12 +77,14 @@ def test_what_is_left_of_what_should_have_ended_long_ago() -> None:
 def test_the_hook_asks_when_enough_are_in_flight() -> None:
     hook = Hook("ageing", gate_in_flight=4, ask_ms=7.0)
     request, estimate = Request(1234.0, 10, 10), Estimate(0.25, 80, 200)
-    assert hook.place(request, estimate, in_flight=3) == (vllm_priority(None, 1234.0), 0.0)
-    assert hook.place(request, estimate, in_flight=4) == (vllm_priority(0.25, 1234.0), 7.0)
-    assert hook.place(request, None, in_flight=4) == (vllm_priority(None, 1234.0), 0.0)
-    assert Hook("equal", ask_ms=7.0).place(request, estimate, in_flight=9) == (0, 0.0)
+    assert hook.place(request, estimate, in_flight=3, backlog_ms=0) == (vllm_priority(None, 1234.0), 0.0)
+    assert hook.place(request, estimate, in_flight=4, backlog_ms=0) == (vllm_priority(0.25, 1234.0), 7.0)
+    # Four times the backlog is 60 s, 20 more than the window, of which a quarter is taken off.
+    assert hook.place(request, estimate, in_flight=4, backlog_ms=15_000) == (vllm_priority(0.25, 1234.0) - 5_000, 7.0)
+    assert hook.place(request, None, in_flight=4, backlog_ms=0) == (vllm_priority(None, 1234.0), 0.0)
+    assert Hook("equal", ask_ms=7.0).place(request, estimate, in_flight=9, backlog_ms=0) == (0, 0.0)
     settings = PolicySettings(prefill_ms_per_token=1.0, decode_ms_per_token=2.0, stretch=3.0)
-    assert Hook("cost", settings).place(request, estimate, in_flight=9)[0] == 1234 + 3 * (10 + 2 * 80)
+    assert Hook("cost", settings).place(request, estimate, in_flight=9, backlog_ms=0)[0] == 1234 + 3 * (10 + 2 * 80)
 
 
 def test_the_gate_counts_who_is_there() -> None:

@@ -130,6 +130,7 @@ for hook in (first, second):
     hook.set_gauge("connected", 1)
     hook.set_gauge("connected", 1)
 second.set_gauge("connected", 0)
+first.set_gauge("backlog_seconds", 9.5); first.set_gauge("backlog_seconds", 2.5)
 print(json.dumps([
     [sample.name, sample.labels, sample.value]
     for metric in REGISTRY.collect() if metric.name.startswith("pars_hook") for sample in metric.samples
@@ -140,6 +141,7 @@ print(json.dumps([
     assert counts == {**{outcome.value: 0 for outcome in Outcome}, "scored": 3}
     gauges = {name: value for name, labels, value in samples if not labels}
     assert gauges["pars_hook_in_flight"] == 7
+    assert gauges["pars_hook_backlog_seconds"] == 2.5
     assert gauges["pars_hook_connected"] == 1
     assert gauges["pars_hook_breaker_open"] == gauges["pars_hook_shadow"] == 0
     assert gauges["pars_hook_ask_seconds_count"] == 3
@@ -153,10 +155,11 @@ def test_prometheus_sums_over_the_processes_of_a_server_and_forgets_the_gauges_o
 hook = Counters()
 hook.count(Outcome.GATED)
 hook.set_gauge("in_flight", 4)
+hook.set_gauge("backlog_seconds", {backlog_s})
 hook.observe_ask_s(0.02)
 print(os.getpid())
 """
-    first, _ = (run(work, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)).stdout for _ in range(2))
+    first, _ = (run(work.format(backlog_s=each), PROMETHEUS_MULTIPROC_DIR=str(tmp_path)).stdout for each in (7, 5))
     collect = f"""
 from prometheus_client import CollectorRegistry, multiprocess
 def shown():
@@ -164,12 +167,12 @@ def shown():
     multiprocess.MultiProcessCollector(registry)
     gated = registry.get_sample_value("pars_hook_requests_total", {{"outcome": "gated"}})
     asks = registry.get_sample_value("pars_hook_ask_seconds_count")
-    return [gated, asks, registry.get_sample_value("pars_hook_in_flight")]
+    return [gated, asks, *map(registry.get_sample_value, ("pars_hook_in_flight", "pars_hook_backlog_seconds"))]
 before = shown()
 multiprocess.mark_process_dead({int(first)})
 print(json.dumps([before, shown()]))
 """
-    assert json.loads(run(collect, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)).stdout) == [[2, 2, 8], [2, 2, 4]]
+    assert json.loads(run(collect, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)).stdout) == [[2, 2, 8, 7], [2, 2, 4, 5]]
 
 
 def test_without_prometheus_it_counts_all_the_same():

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vllm_client.priority import CLOCKED, DEFAULT_WINDOW_MS, POLICIES, Facts, PolicySettings, combined, dense_ranks, int64
+from vllm_client.priority import (
+    CLOCKED,
+    DEFAULT_WINDOW_MS,
+    POLICIES,
+    Facts,
+    PolicySettings,
+    combined,
+    dense_ranks,
+    int64,
+    window_of,
+)
 
 NOW_MS = 1_790_000_000_000
 
@@ -23,6 +33,7 @@ odd_facts = st.builds(
     quantile=st.none() | anything,
     expected_tokens=st.none() | anything,
     prompt_tokens=anything,
+    backlog_ms=anything,
     max_tokens=st.none() | whole,
     samples=whole,
     class_delay_ms=whole | st.sampled_from([0.5, np.float64(2.5)]),
@@ -31,6 +42,7 @@ rates = st.sampled_from([0, 0.0, 1e308, 5e-324]) | st.floats(0, 1e6)
 odd_settings = st.builds(
     PolicySettings,
     window_ms=st.integers(0, 2**62) | st.sampled_from([0, 2**63, 10**300, np.int64(40_000)]),
+    window_growth=st.floats(1, 1e6) | st.sampled_from([1, 10**300, 1e308]),
     prefill_ms_per_token=rates,
     decode_ms_per_token=rates,
     stretch=rates,
@@ -71,6 +83,36 @@ def test_int64_is_the_last_guard(number, nearest):
     assert_int64(combined(number, 1, 1_000, 20_000))
 
 
+@unhurried
+@given(st.none() | anything, anything, st.integers(0, 10**6), st.floats(1, 100))
+def test_what_the_window_grew_by_lies_around_the_middle(quantile, backlog_ms, window_ms, window_growth):
+    settings = PolicySettings(window_ms=window_ms, window_growth=window_growth)
+    growth_ms = window_of(backlog_ms, settings) - window_ms
+    assert 0 <= growth_ms <= window_ms * (window_growth - 1) + 1e-6
+    delay_ms = of("ageing", settings, quantile=quantile, backlog_ms=backlog_ms)
+    at_once_ms = of("ageing", settings, quantile=quantile)
+    assert math.floor(-growth_ms / 2) <= delay_ms - at_once_ms <= growth_ms / 2
+    if quantile is None:
+        assert delay_ms == at_once_ms
+
+
+def test_the_window_follows_the_backlog_as_far_as_it_may():
+    settings = PolicySettings(window_ms=10_000, window_growth=3)
+    windows = [window_of(backlog_ms, settings) for backlog_ms in (0, 2_500, 2_501, 5_000, 7_500, 8_000, 1e300, math.inf)]
+    assert windows == [10_000, 10_000, 10_004, 20_000, 30_000, 30_000, 30_000, 30_000]
+    assert [window_of(nonsense, settings) for nonsense in (-1.0, math.nan, -math.inf)] == [10_000] * 3
+    for growth in (1, 15):
+        first_come = PolicySettings(window_ms=0, window_growth=growth)
+        assert of("ageing", first_come, quantile=1.0, backlog_ms=1e6) == 0
+    assert window_of(1e6, PolicySettings(window_growth=1)) == DEFAULT_WINDOW_MS
+
+
+def test_of_the_policies_ageing_alone_looks_at_the_backlog():
+    facts = {"quantile": 1.0, "expected_tokens": 100.0}
+    moved = {policy for policy in POLICIES if of(policy, backlog_ms=60_000, **facts) != of(policy, **facts)}
+    assert moved == {"ageing"}
+
+
 @pytest.mark.parametrize("policy", sorted(CLOCKED))
 @unhurried
 @given(
@@ -84,7 +126,9 @@ def test_int64_is_the_last_guard(number, nearest):
     st.integers(0, 10**6),
     rates,
 )
-def test_no_delay_exceeds_the_window(policy, arrival_ms, quantile, tokens, prompt, cap, samples, delay_ms, window_ms, rate):
+def test_without_a_backlog_no_delay_exceeds_the_window(
+    policy, arrival_ms, quantile, tokens, prompt, cap, samples, delay_ms, window_ms, rate
+):
     facts = Facts(
         arrival_ms=arrival_ms,
         quantile=quantile,
@@ -187,6 +231,12 @@ def test_a_clients_priority_moves_ours_by_its_step_up_to_the_limit():
 def test_wrong_numbers_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f"^{name} must be a finite number, 0 or more"):
         PolicySettings(**{name: value})
+
+
+@pytest.mark.parametrize("value", [0, 0.99, -1, math.nan, math.inf, 10**400])
+def test_no_window_shrinks(value):
+    with pytest.raises(ValueError, match=r"^window_growth must be a finite number, 1 or more"):
+        PolicySettings(window_growth=value)
 
 
 def test_the_defaults_are_usable():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from queue_model import Arrival, Run, run_queue
 
-from vllm_client.priority import POLICIES, Facts, PolicySettings, combined, known
+from vllm_client.priority import POLICIES, Facts, PolicySettings, combined, known, window_of
 
 NOW_MS = 1_790_000_000_000
 CLASS_DELAYS_MS = (0, 0, 40, 150)
@@ -24,6 +24,7 @@ facts = st.builds(
     quantile=st.none() | st.sampled_from([0.0, 1.0]) | st.floats(0, 1),
     expected_tokens=st.none() | st.floats(0, 1e4),
     prompt_tokens=st.floats(0, 1e5),
+    backlog_ms=st.just(0.0) | st.floats(0, 200),
     max_tokens=st.none() | st.integers(1, 10_000),
     samples=st.integers(1, 8),
     class_delay_ms=st.sampled_from(CLASS_DELAYS_MS),
@@ -43,8 +44,17 @@ many = settings(max_examples=60, deadline=None)
 
 
 def settings_of(window_ms: int) -> PolicySettings:
-    """Rates at which the costs of this traffic lie on both sides of the windows."""
-    return PolicySettings(window_ms=window_ms, prefill_ms_per_token=0.001, decode_ms_per_token=0.1, stretch=1.0)
+    """Rates at which the costs of this traffic lie on both sides of the windows, and a limit that some windows grow to."""
+    return PolicySettings(
+        window_ms=window_ms, window_growth=5, prefill_ms_per_token=0.001, decode_ms_per_token=0.1, stretch=1.0
+    )
+
+
+def window_of_both(policy: str, numbers: PolicySettings, one: Facts, other: Facts) -> float:
+    """What bounds who overtakes whom, class delays aside."""
+    if policy == "cost":
+        return numbers.window_ms
+    return math.ceil((window_of(one.backlog_ms, numbers) + window_of(other.backlog_ms, numbers)) / 2)
 
 
 def served(requests: Requests, priority_of: Callable[[Facts], int], slots: int, token_room: int | None = None) -> Run:
@@ -71,9 +81,11 @@ def test_nobody_is_overtaken_by_who_comes_more_than_the_window_later(policy, req
     for overtaker, overtaken in run.overtakings:
         own_ms, other_ms = requests[overtaken][0].class_delay_ms, requests[overtaker][0].class_delay_ms
         lead = lead_ms(requests, overtaker, overtaken)
-        assert lead <= window_ms + own_ms
+        both_ms = window_of_both(policy, numbers, requests[overtaker][0], requests[overtaken][0])
+        assert both_ms <= window_ms * numbers.window_growth
+        assert lead <= both_ms + own_ms
         if own_ms == other_ms:
-            assert lead <= window_ms
+            assert lead <= both_ms
 
 
 @pytest.mark.parametrize("policy", ["ageing", "cost"])
@@ -90,7 +102,8 @@ def test_combining_adds_twice_the_limit_and_no_more(policy, requests, window_ms,
     run = served(requests, priority_of, slots, token_room)
     for overtaker, overtaken in run.overtakings:
         moves = sum(requests[one][3] is not None for one in (overtaker, overtaken))
-        bound_ms = window_ms + requests[overtaken][0].class_delay_ms + moves * limit_ms
+        both_ms = window_of_both(policy, numbers, requests[overtaker][0], requests[overtaken][0])
+        bound_ms = both_ms + requests[overtaken][0].class_delay_ms + moves * limit_ms
         assert lead_ms(requests, overtaker, overtaken) <= bound_ms
 
 
@@ -175,11 +188,20 @@ LONG = {"quantile": 1.0, "expected_tokens": 1e9}
 SHORT = {"quantile": 0.0, "expected_tokens": 0.0}
 
 
-def overtakes(policy: str, after_ms: int, *, own_delay_ms: int = 0, other_delay_ms: int = 0, moves_ms: int = 0) -> bool:
+def overtakes(
+    policy: str,
+    after_ms: int,
+    *,
+    own_delay_ms: int = 0,
+    other_delay_ms: int = 0,
+    moves_ms: int = 0,
+    own_backlog_ms: float = 0,
+    other_backlog_ms: float = 0,
+) -> bool:
     """Whether the shortest request goes before the longest, which arrived `after_ms` before it; the slot is busy all the while."""
-    numbers = PolicySettings(window_ms=100)
-    long = Facts(arrival_ms=NOW_MS, class_delay_ms=own_delay_ms, **LONG)
-    short = Facts(arrival_ms=NOW_MS + after_ms, class_delay_ms=other_delay_ms, **SHORT)
+    numbers = PolicySettings(window_ms=100, window_growth=3)
+    long = Facts(arrival_ms=NOW_MS, class_delay_ms=own_delay_ms, backlog_ms=own_backlog_ms, **LONG)
+    short = Facts(arrival_ms=NOW_MS + after_ms, class_delay_ms=other_delay_ms, backlog_ms=other_backlog_ms, **SHORT)
     late, early = POLICIES[policy](long, numbers), POLICIES[policy](short, numbers)
     if moves_ms:
         late, early = combined(late, 10**30, 1, moves_ms), combined(early, -(10**30), 1, moves_ms)
@@ -206,6 +228,16 @@ def test_the_bound_is_reached_to_the_millisecond(policy, bound_ms, circumstances
     # At the bound itself the numbers are equal, and the earlier arrival wins.
     assert not overtakes(policy, bound_ms, **circumstances)
     assert not overtakes(policy, bound_ms + 1, **circumstances)
+
+
+@pytest.mark.parametrize(
+    ("own_backlog_ms", "other_backlog_ms", "bound_ms"),
+    [(25, 25, 100), (50, 50, 200), (50, 0, 150), (0, 50, 150), (50, 75, 250), (1e9, 1e9, 300)],
+)
+def test_a_grown_window_bounds_by_the_mean_of_both(own_backlog_ms, other_backlog_ms, bound_ms):
+    backlogs = {"own_backlog_ms": own_backlog_ms, "other_backlog_ms": other_backlog_ms}
+    assert overtakes("ageing", bound_ms - 1, **backlogs)
+    assert not overtakes("ageing", bound_ms, **backlogs)
 
 
 # The model itself.

@@ -101,12 +101,12 @@ class Attachment:
             return None  # Pooling, which answers in one step; an EngineCoreRequest, whose own priority is the one that counts.
         self._hook.start()
         arrival_ms = self._hook.now_ms()
-        if own_priority:
-            return self._hook.neutral(Asked(client_priority=own_priority), arrival_ms, Outcome.CLIENT_PRIORITY).priority
-        asked = asked_of_call(prompt, params, prompt_text=arguments.get("prompt_text"), markers=self._markers)
         # The end of a request is not seen here, but the engine knows how many it has. Those being decided come on top.
         self._hook.in_flight_elsewhere = _unfinished(engine, otherwise=self._gate)
         with self._hook.in_flight():
+            if own_priority:
+                return self._hook.neutral(Asked(client_priority=own_priority), arrival_ms, Outcome.CLIENT_PRIORITY).priority
+            asked = asked_of_call(prompt, params, prompt_text=arguments.get("prompt_text"), markers=self._markers)
             return (await self._hook.decide(asked, arrival_ms)).priority
 
 

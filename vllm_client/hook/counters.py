@@ -17,14 +17,18 @@ ASK_BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025,
 RECENT_ASKS = 1024
 """Times from which the log's percentiles are taken: the latest ones."""
 
-GaugeName = Literal["in_flight", "connected", "breaker_open", "shadow"]
+GaugeName = Literal["in_flight", "backlog_seconds", "connected", "breaker_open", "shadow"]
 
 _GAUGES: Mapping[GaugeName, str] = {
     "in_flight": "Requests inside the PARS hook's server, as its load gate counts them.",
+    "backlog_seconds": "How long the engine needs for the requests that wait, as the PARS hook with the longest queue sees it.",
     "connected": "Streams to the PARS sidecar that are up: one for each API server when all is well.",
     "breaker_open": "PARS hooks whose circuit breaker is open.",
     "shadow": "PARS hooks that only watch.",
 }
+
+_LARGEST: frozenset[GaugeName] = frozenset({"backlog_seconds"})
+"""Gauges of which the largest counts, where there are several API servers; the others add up."""
 
 
 class Counters:
@@ -40,7 +44,7 @@ class Counters:
         """`log_interval_s`: least seconds between two lines in the log, 0 for none."""
         self.counts: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         """Requests by outcome, since the start."""
-        self.gauges: dict[GaugeName, int] = dict.fromkeys(_GAUGES, 0)
+        self.gauges: dict[GaugeName, float] = dict.fromkeys(_GAUGES, 0)
         self._log = logger or logging.getLogger("vllm_client")
         self._log_interval_s = log_interval_s
         self._monotonic_s = monotonic_s
@@ -72,11 +76,15 @@ class Counters:
         if self._metrics is not None:
             self._metrics.ask_seconds.observe(seconds)
 
-    def set_gauge(self, name: GaugeName, value: int) -> None:
+    def set_gauge(self, name: GaugeName, value: float) -> None:
         change = value - self.gauges[name]
         if change:
             self.gauges[name] = value
-            if self._metrics is not None:
+            if self._metrics is None:
+                return
+            if name in _LARGEST:
+                self._metrics.gauges[name].set(value)
+            else:
                 # Not set(): another hook in this process has its share in the same gauge.
                 self._metrics.gauges[name].inc(change)
 
@@ -110,8 +118,11 @@ def _metrics_of_this_process() -> _Metrics | None:
     except ImportError:
         return None
     requests = prometheus.Counter("pars_hook_requests", "Requests by what the PARS hook made of them.", ["outcome"])
-    # livesum is for vLLM's multiprocess mode: the sum over those API servers that are alive.
-    gauges = {name: prometheus.Gauge(f"pars_hook_{name}", doc, multiprocess_mode="livesum") for name, doc in _GAUGES.items()}
+    # The modes are for vLLM's multiprocess mode: over those API servers that are alive.
+    gauges = {
+        name: prometheus.Gauge(f"pars_hook_{name}", doc, multiprocess_mode="livemax" if name in _LARGEST else "livesum")
+        for name, doc in _GAUGES.items()
+    }
     return _Metrics(
         requests={outcome: requests.labels(outcome.value) for outcome in Outcome},  # All of them now, so that each shows as 0.
         ask_seconds=prometheus.Histogram(

@@ -14,7 +14,7 @@ class Ordering:
         self._policy = POLICIES[settings.policy]
         self._policy_settings = settings.policy_settings()
 
-    def priority(self, asked: Asked, arrival_ms: float, batch: ScoredBatch | None) -> int:
+    def priority(self, asked: Asked, arrival_ms: float, backlog_ms: float, batch: ScoredBatch | None) -> int:
         """Return the priority, an int64. `batch` is None for a request that has no scores, which then counts as middling."""
         prompt_tokens, quantile, expected_tokens = asked.prompt_chars / CHARS_PER_TOKEN, None, None
         if batch is not None:
@@ -29,6 +29,7 @@ class Ordering:
             prompt_tokens=prompt_tokens,
             max_tokens=asked.max_tokens,
             samples=asked.samples * max(1, len(asked.texts)),
+            backlog_ms=backlog_ms,
             class_delay_ms=asked.class_delay_ms,
         )
         own = self._policy(facts, self._policy_settings)

@@ -15,6 +15,7 @@ from vllm_client.errors import (
     UnavailableError,
 )
 from vllm_client.hook.asked import Asked
+from vllm_client.hook.backlog import Backlog
 from vllm_client.hook.breaker import CircuitBreaker, Ticket
 from vllm_client.hook.counters import Counters
 from vllm_client.hook.decision import Decision, Outcome
@@ -91,6 +92,8 @@ class PriorityHook:
         self._wall_ms = wall_ms
         self._monotonic_s = monotonic_s
         self._in_flight = 0
+        self._backlog = Backlog(room)
+        self._backlog_ms = 0.0
         self._share = round(settings.sample_share * _SHARE_STEPS)
         self._share_due = 0
 
@@ -111,7 +114,7 @@ class PriorityHook:
         return self._link.connected
 
     def in_flight(self) -> AbstractContextManager[None]:
-        """Count one request for the load gate, while inside."""
+        """Count one request for the load gate and the backlog, while inside."""
         return self._counted_in_flight()
 
     def now_ms(self) -> float:
@@ -209,7 +212,7 @@ class PriorityHook:
 
     def _concluded(self, asked: Asked, arrival_ms: float, outcome: Outcome, batch: ScoredBatch | None) -> Decision:
         # In shadow mode it is worked out all the same, so that its faults show.
-        priority = None if outcome in _LEFT_ALONE else self._ordering.priority(asked, arrival_ms, batch)
+        priority = None if outcome in _LEFT_ALONE else self._ordering.priority(asked, arrival_ms, self._backlog_ms, batch)
         self.counters.count(outcome)
         return Decision(None if self._settings.shadow else priority, outcome)
 
@@ -225,9 +228,14 @@ class PriorityHook:
     @contextlib.contextmanager
     def _counted_in_flight(self) -> Iterator[None]:
         self._in_flight += 1
-        self.counters.set_gauge("in_flight", self._in_flight)
+        self._backlog_ms = self._backlog.arrived(self._in_flight + self.in_flight_elsewhere, self._monotonic_s())
+        self._tell_in_flight()
         try:
             yield
         finally:
             self._in_flight -= 1
-            self.counters.set_gauge("in_flight", self._in_flight)
+            self._tell_in_flight()
+
+    def _tell_in_flight(self) -> None:
+        self.counters.set_gauge("in_flight", self._in_flight)
+        self.counters.set_gauge("backlog_seconds", self._backlog.of(self._in_flight + self.in_flight_elsewhere) / 1000)

@@ -11,7 +11,7 @@ from pars import DEFAULT_ADDRESS
 from vllm_client.config import ClientConfig
 from vllm_client.hook.classes import NO_CLASSES, TrafficClasses, read_classes
 from vllm_client.hook.plugin import PLUGIN_VARIABLE
-from vllm_client.priority import CLOCKED, DEFAULT_WINDOW_MS, PolicyName, PolicySettings
+from vllm_client.priority import CLOCKED, DEFAULT_WINDOW_MS, WINDOW_BACKLOGS, PolicyName, PolicySettings
 from vllm_client.scores import Tier
 
 ENV_PREFIX = "PARS_HOOK_"
@@ -88,6 +88,13 @@ class HookSettings:
         zero="first come, first served",
         low=0,
         high=86_400_000,
+    )
+    window_growth: float = _setting(
+        f"how many times its length the window may grow to: it is {WINDOW_BACKLOGS:g} times what the engine needs for the requests "
+        "that wait, where that is longer; the starvation bound grows with it; 1: it stays (ageing)",
+        default=_DEFAULT_POLICY.window_growth,
+        low=1,
+        high=1_000,
     )
     prefill_ms_per_token: float = _setting(
         "what a prompt token costs (cost)",
@@ -205,6 +212,7 @@ class HookSettings:
     def policy_settings(self) -> PolicySettings:
         return PolicySettings(
             window_ms=self.window_ms,
+            window_growth=self.window_growth,
             prefill_ms_per_token=self.prefill_ms_per_token,
             decode_ms_per_token=self.decode_ms_per_token,
             stretch=self.stretch,
