@@ -28,8 +28,8 @@ NEUTRAL_QUANTILE = 0.5
 DEFAULT_WINDOW_MS = 40_000
 """How much older, in milliseconds, the shortest request counts against the longest, at the least."""
 
-DEFAULT_WINDOW_GROWTH = 15.0
-"""How many times its length the window may grow to: ten minutes."""
+DEFAULT_MAX_WINDOW_MS = 600_000
+"""The same at the most, when many wait."""
 
 WINDOW_BACKLOGS = 4.0
 """As many times the backlog the window of `ageing` is, where that is longer than it is by itself. When requests wait longer than the
@@ -72,8 +72,8 @@ class PolicySettings:
 
     window_ms: int = DEFAULT_WINDOW_MS
     """See `ageing` and `cost`. 0: first come, first served."""
-    window_growth: float = DEFAULT_WINDOW_GROWTH
-    """Times `window_ms` that the window of `ageing` may grow to. 1, the least: it stays."""
+    max_window_ms: int = DEFAULT_MAX_WINDOW_MS
+    """How far the window of `ageing` may grow. 0, or anything below `window_ms`: it stays."""
     prefill_ms_per_token: float = 0.1
     """What one prompt token costs the engine, in milliseconds. For `cost`; docs/vllm.md says how to measure it."""
     decode_ms_per_token: float = 20.0
@@ -83,36 +83,34 @@ class PolicySettings:
     shortest job first, up to the window."""
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
+        for name in ("window_ms", "max_window_ms", "prefill_ms_per_token", "decode_ms_per_token", "stretch"):
             value = getattr(self, name)
             # Compared, not converted: math.isfinite overflows on a whole number that no float can hold.
-            if not least <= value <= sys.float_info.max:
-                raise ValueError(f"{name} must be a finite number, {least} or more, not {value}")
-
-
-_LEAST = {"window_ms": 0, "window_growth": 1, "prefill_ms_per_token": 0, "decode_ms_per_token": 0, "stretch": 0}
+            if not 0 <= value <= sys.float_info.max:
+                raise ValueError(f"{name} must be a finite number, 0 or more, not {value}")
 
 
 def ageing(facts: Facts, settings: PolicySettings) -> int:
     """Arrival + class delay + window × quantile: the default. The window grows with the queue.
 
-    It is `window_ms`, or WINDOW_BACKLOGS × the backlog at arrival where that is longer, up to `window_growth` × `window_ms`. What it
-    grew by lies around the middle, + growth × (quantile - 0.5), so that who comes with a longer window is not put behind all who
-    came with a shorter one.
+    It is `window_ms`, or WINDOW_BACKLOGS × the backlog at arrival where that is longer, up to `max_window_ms`. Half of what it grew by
+    is taken off again, so that it grows around the middle: who comes with a longer window is not put behind all who came with a
+    shorter one.
 
     Starvation bound: nobody is overtaken by a request of the same class that arrives later by more than the mean of the two
-    requests' windows, so never more than `window_growth` × `window_ms`; nor by any that arrives later by more than that + its own
-    class delay. Such a request's number is larger even if it has quantile 0 and the waiting one has quantile 1.
+    requests' windows, so never more than `max_window_ms` (`window_ms`, if that is more); nor by any that arrives later by more than
+    that + its own class delay. Such a request's number is larger even if it has quantile 0 and the waiting one has quantile 1.
     """
-    quantile = known(facts.quantile)
-    growth_ms = window_of(facts.backlog_ms, settings) - settings.window_ms
-    return _aged(facts, math.floor(settings.window_ms * quantile), settings.window_ms, math.floor(growth_ms * (quantile - 0.5)))
+    window_ms = window_of(facts.backlog_ms, settings)
+    half_growth_ms = (window_ms - settings.window_ms) / 2
+    return _aged(facts, window_ms * known(facts.quantile) - half_growth_ms, window_ms - half_growth_ms)
 
 
 def window_of(backlog_ms: float, settings: PolicySettings) -> float:
     """The window of `ageing` for a request that finds such a backlog, in milliseconds. One that is no number counts as 0."""
-    most_ms = _count(settings.window_ms) * _count(settings.window_growth)
-    return max(settings.window_ms, min(WINDOW_BACKLOGS * _count(backlog_ms), most_ms))
+    if settings.window_ms == 0:
+        return 0.0  # First come, first served, however many wait.
+    return max(settings.window_ms, min(WINDOW_BACKLOGS * _count(backlog_ms), settings.max_window_ms))
 
 
 def cost(facts: Facts, settings: PolicySettings) -> int:
@@ -199,13 +197,13 @@ def dense_ranks(quantiles: Sequence[float | None]) -> list[int]:
     return [rank_of[value] for value in values]
 
 
-def _aged(facts: Facts, delay_ms: float, window_ms: int, growth_ms: int = 0) -> int:
+def _aged(facts: Facts, delay_ms: float, most_ms: float) -> int:
     # Compared, not converted, as above. NaN fails too.
     if not -math.inf < facts.arrival_ms < math.inf:
         raise ValueError(f"arrival_ms must be finite, not {facts.arrival_ms}")
-    # Floored, and never above the window (a product of floats could be, past 2**53), so the bound holds to the millisecond.
-    delay = math.floor(min(delay_ms, window_ms))
-    return int64(math.floor(facts.arrival_ms) + max(int(facts.class_delay_ms), 0) + delay + growth_ms)
+    # Floored, and never above the most (a product of floats could be, past 2**53), so the bound holds to the millisecond.
+    delay = math.floor(min(delay_ms, most_ms))
+    return int64(math.floor(facts.arrival_ms) + max(int(facts.class_delay_ms), 0) + delay)
 
 
 def _cost_ms(facts: Facts, settings: PolicySettings, response_tokens: float) -> float:

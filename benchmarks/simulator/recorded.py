@@ -24,7 +24,7 @@ from benchmarks.simulator.simulate import Setup
 from benchmarks.simulator.step_model import StepModel
 from sidecar.bundle import open_bundle
 from vllm_client.hook.host import Host
-from vllm_client.priority import DEFAULT_WINDOW_GROWTH, DEFAULT_WINDOW_MS, PolicySettings
+from vllm_client.priority import DEFAULT_MAX_WINDOW_MS, DEFAULT_WINDOW_MS, PolicySettings
 
 CHARS_PER_TOKEN = 2
 """Of the tiny tokenizer, about: for runs of which no prompt tokens were kept."""
@@ -108,7 +108,7 @@ def _real_run(name: str, run: Mapping[str, Any], report: Mapping[str, Any], sour
         policy=run["hook"].get("policy", "ageing"),
         settings=PolicySettings(
             window_ms=int(run["hook"].get("window_ms", DEFAULT_WINDOW_MS)),
-            window_growth=float(run["hook"].get("window_growth", DEFAULT_WINDOW_GROWTH)),
+            max_window_ms=int(run["hook"].get("max_window_ms", DEFAULT_MAX_WINDOW_MS)),
         ),
         gate_in_flight=Host(max_num_seqs=max_num_seqs).gate_in_flight(-1),
         ask_ms=_ask_ms(run, arm, report),

@@ -57,9 +57,9 @@ def simulate(
         arrival = ticks(request.arrival_ms)
         engine = choose(arrival)
         engine.run_until(arrival)
-        in_flight = engine.unfinished(arrival) + 1
-        backlog_ms = backlogs[engine].arrived(in_flight, request.arrival_ms / 1000)
-        priority, held_ms = setup.hook.place(request, estimate, in_flight, backlog_ms)
+        before = engine.unfinished(arrival)
+        backlog_ms = backlogs[engine].arrived(before, 1, request.arrival_ms / 1000)
+        priority, held_ms = setup.hook.place(request, estimate, before + 1, backlog_ms)
         jobs.append(Job(index, request, priority, estimate, ticks(request.arrival_ms + setup.before_ms + held_ms)))
         engine.submit(jobs[-1])
     for engine in engines:

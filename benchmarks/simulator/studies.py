@@ -103,7 +103,7 @@ def _rankers() -> Iterator[Case]:
 def _windows() -> Iterator[Case]:
     yield FIRST_COME
     for window_s in (5, 10, 20, 40, 80, 160):
-        settings = PolicySettings(window_ms=1000 * window_s, window_growth=1)
+        settings = PolicySettings(window_ms=1000 * window_s, max_window_ms=0)
         yield dataclasses.replace(AGEING, order=f"ageing, {window_s} s that stay", settings=settings)
     yield dataclasses.replace(AGEING, order="ageing, 40 s that grow")
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
-from hook_rig import NOW_MS, Clock, until
+from hook_rig import NOW_MS, Clock, ToldBacklog, until
 from scripted_ranker import ManualStream, ScriptedRanker
 
 from vllm_client import stream
@@ -51,6 +51,15 @@ def nobody() -> Iterator[str]:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{bound.getsockname()[1]}"
+
+
+@pytest.fixture
+def told_backlog(monkeypatch: pytest.MonkeyPatch) -> type[ToldBacklog]:
+    """What hooks made from now on tell their backlogs."""
+    monkeypatch.setattr(ToldBacklog, "rooms", [], raising=False)
+    monkeypatch.setattr(ToldBacklog, "arrivals", [], raising=False)
+    monkeypatch.setattr("vllm_client.hook.scoring.Backlog", ToldBacklog)
+    return ToldBacklog
 
 
 @pytest.fixture

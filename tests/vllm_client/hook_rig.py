@@ -27,6 +27,27 @@ class Clock:
         return self.now_s
 
 
+class ToldBacklog:
+    """In place of a hook's Backlog: says 30 s to everybody, and writes down what it was told."""
+
+    rooms: list[int | None]
+    arrivals: list[tuple[int, int]]
+
+    def __init__(self, room: int | None) -> None:
+        self.rooms.append(room)
+
+    def arrived(self, before: int, entering: int, now_s: float) -> float:
+        self.arrivals.append((before, entering))
+        return 30_000.0
+
+    def of(self, in_flight: int) -> float:
+        return 0.0
+
+
+GROWN_MS = 120_000 // 10 - 40_000
+"""Delay of a quantile of 0.1 with such a backlog: a tenth of the window, and half of the 80 s off that it grew by."""
+
+
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(TIMEOUT_S):
         while not condition():  # noqa: ASYNC110 - no event tells of it

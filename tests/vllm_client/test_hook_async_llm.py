@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hook_rig import GROWN_MS
 from scripted_ranker import TIMEOUT_S, ScriptedRanker
 
 from vllm_client.hook.async_llm import PrioritizedAsyncLLM
@@ -89,6 +90,12 @@ async def test_short_before_long(prioritised) -> None:
     llm = await prioritised()
     assert await delay_ms(llm, "x" * 10) == WINDOW_MS // 10
     assert await delay_ms(llm, {"prompt": "x" * 75}) == WINDOW_MS * 3 // 4
+
+
+async def test_who_finds_a_queue_has_a_longer_window(told_backlog, prioritised) -> None:
+    llm = await prioritised()
+    assert await delay_ms(llm, "x" * 10) == GROWN_MS
+    assert (told_backlog.rooms, told_backlog.arrivals) == ([8], [(0, 1)])
 
 
 async def test_a_prompt_without_text_is_middling(prioritised) -> None:

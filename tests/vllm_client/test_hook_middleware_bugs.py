@@ -11,7 +11,7 @@ from vllm_client.hook.decision import Outcome
 
 
 class BrokenHook(PriorityHook):
-    async def decide(self, asked, arrival_ms):
+    async def decide(self, asked, arrival_ms, backlog_ms=0.0):
         raise RuntimeError(f"quoting {asked.texts}")
 
 

@@ -3,7 +3,8 @@
 from types import SimpleNamespace
 
 from asgi_rig import Exchange, body_messages, http_scope
-from middleware_rig import made
+from hook_rig import GROWN_MS, until
+from middleware_rig import NOW_MS, made
 
 from vllm_client import PriorityHook
 from vllm_client.hook.decision import Outcome
@@ -57,3 +58,16 @@ async def test_the_gate_follows_the_engine():
         middleware, http_scope(app=vllm_app_state("priority", max_num_seqs=256))
     )
     assert middleware._hook.gate_in_flight == 64
+
+
+async def test_who_finds_a_queue_has_a_longer_window(told_backlog, ranker):
+    app, middleware = made(address=ranker.address, gate_in_flight=0, deadline_ms=20_000)
+    exchange = Exchange(body_messages(b'{"prompt": "0123456789"}'))
+    scope = http_scope(app=vllm_app_state("priority", max_num_seqs=256))
+    await exchange.run(middleware, scope)  # which connects
+    await until(lambda: middleware._hook.connected)
+    app.scopes.clear()
+    await Exchange(body_messages(b'{"prompt": "0123456789"}')).run(middleware, scope)
+    assert app.priority == str(NOW_MS + GROWN_MS)
+    assert (told_backlog.rooms, told_backlog.arrivals) == ([256], [(0, 1), (0, 1)])
+    await middleware._hook.close()

@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from hook_rig import GROWN_MS
 from scripted_ranker import TIMEOUT_S, ScriptedRanker
 
 from vllm_client.hook import plugin
@@ -296,6 +297,17 @@ async def test_the_gate_counts_what_the_engine_has_unfinished(register, ranker: 
     assert not ranker.requests
     engine.output_processor.unfinished = 2
     assert await priority_of(engine, "x" * 10) == NOW_MS + WINDOW_MS // 10
+
+
+async def test_who_finds_a_queue_has_a_longer_window(told_backlog, register) -> None:
+    """The engine counts each of n samples, and so are they counted that come."""
+    engine = await connected(register()())
+    told_backlog.arrivals.clear()
+    engine.output_processor.unfinished = 9
+    assert await priority_of(engine, "x" * 10) == NOW_MS + GROWN_MS
+    await engine.add_request("r", "x" * 10, SimpleNamespace(max_tokens=20, n=4))
+    await engine.add_request("r", "x" * 10, PARAMS, priority=5)
+    assert (told_backlog.rooms, told_backlog.arrivals) == ([8], [(9, 1), (9, 4), (9, 1)])
 
 
 async def test_an_engine_that_does_not_count_has_no_gate(register) -> None:

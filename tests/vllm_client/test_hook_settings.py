@@ -139,7 +139,7 @@ def test_every_field_is_read_from_its_variable():
         gate_in_flight=0,
         policy="cost",
         window_ms=0,
-        window_growth=2.5,
+        max_window_ms=900,
         prefill_ms_per_token=0.5,
         decode_ms_per_token=7.0,
         stretch=0.0,

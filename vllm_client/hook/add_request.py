@@ -19,6 +19,7 @@ from vllm_client.hook.engine_call import asked_of_call, host_of_engine, markers_
 from vllm_client.hook.faults import FaultLog
 from vllm_client.hook.host import TESTED_MAX, TESTED_MIN, hook_logger, inspect_host
 from vllm_client.hook.settings import HookSettings
+from vllm_client.hook.values import count
 
 AddRequest = Callable[..., Awaitable[Any]]
 
@@ -101,13 +102,14 @@ class Attachment:
             return None  # Pooling, which answers in one step; an EngineCoreRequest, whose own priority is the one that counts.
         self._hook.start()
         arrival_ms = self._hook.now_ms()
-        # The end of a request is not seen here, but the engine knows how many it has. Those being decided come on top.
+        # The end of a request is not seen here, but the engine knows how many it has, each of n samples for itself. Those being
+        # decided come on top.
         self._hook.in_flight_elsewhere = _unfinished(engine, otherwise=self._gate)
-        with self._hook.in_flight():
+        with self._hook.in_flight(count(getattr(params, "n", None)) or 1) as backlog_ms:
             if own_priority:
                 return self._hook.neutral(Asked(client_priority=own_priority), arrival_ms, Outcome.CLIENT_PRIORITY).priority
             asked = asked_of_call(prompt, params, prompt_text=arguments.get("prompt_text"), markers=self._markers)
-            return (await self._hook.decide(asked, arrival_ms)).priority
+            return (await self._hook.decide(asked, arrival_ms, backlog_ms)).priority
 
 
 def _unfinished(engine: Any, otherwise: int) -> int:

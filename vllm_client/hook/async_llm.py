@@ -83,7 +83,7 @@ class PrioritizedAsyncLLM:
         own_priority = int64(operator.index(priority))
         arrival_ms = self.hook.now_ms()
         self.hook.start()
-        with self.hook.in_flight():
+        with self.hook.in_flight() as backlog_ms:
             try:
                 asked = asked_of_call(
                     prompt,
@@ -92,7 +92,7 @@ class PrioritizedAsyncLLM:
                     priority=own_priority,
                     markers=self._markers,
                 )
-                decision = await self.hook.decide(asked, arrival_ms)
+                decision = await self.hook.decide(asked, arrival_ms, backlog_ms)
             except Exception as error:  # Such as a prompt that is no plain value. Whatever it is, the engine shall see it.
                 self._faults.tell(error)
                 decision = self.hook.neutral(Asked(client_priority=own_priority or None), arrival_ms, Outcome.HOOK_FAULT)

@@ -89,9 +89,9 @@ class PriorityMiddleware:
         body = HeldBody(receive, self._allowance)
         try:
             finding = await self._guarded(self._passage.read(endpoint, scope, body))
-            with self._hook.in_flight():
+            with self._hook.in_flight() as backlog_ms:
                 if finding is not None:
-                    scope = await self._guarded(self._passage.conclude(finding, scope, body)) or scope
+                    scope = await self._guarded(self._passage.conclude(finding, backlog_ms, scope, body)) or scope
                 body.release()
                 await self.app(scope, body.replay, send)
         finally:

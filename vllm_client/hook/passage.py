@@ -73,10 +73,10 @@ class Passage:
             return Finding(known, arrival_ms, Outcome.UNREADABLE, None)
         return Finding(asked, arrival_ms, None, place)
 
-    async def conclude(self, finding: Finding, scope: Scope, body: HeldBody) -> Scope:
+    async def conclude(self, finding: Finding, backlog_ms: float, scope: Scope, body: HeldBody) -> Scope:
         """Return the scope to go on with, the same one when the request stays as it is."""
         if finding.outcome is None:
-            priority = (await self._hook.decide(finding.asked, finding.arrival_ms)).priority
+            priority = (await self._hook.decide(finding.asked, finding.arrival_ms, backlog_ms)).priority
         else:
             priority = self._hook.neutral(finding.asked, finding.arrival_ms, finding.outcome).priority
         if priority is None or finding.place is None:

@@ -93,7 +93,6 @@ class PriorityHook:
         self._monotonic_s = monotonic_s
         self._in_flight = 0
         self._backlog = Backlog(room)
-        self._backlog_ms = 0.0
         self._share = round(settings.sample_share * _SHARE_STEPS)
         self._share_due = 0
 
@@ -113,31 +112,33 @@ class PriorityHook:
         """Whether a request could be scored at this moment."""
         return self._link.connected
 
-    def in_flight(self) -> AbstractContextManager[None]:
-        """Count one request for the load gate and the backlog, while inside."""
-        return self._counted_in_flight()
+    def in_flight(self, sequences: int = 1) -> AbstractContextManager[float]:
+        """Count one request for the load gate and the backlog, while inside; `sequences` where the host counts these. Entering gives the
+        backlog that the request finds, in milliseconds."""
+        return self._counted_in_flight(sequences)
 
     def now_ms(self) -> float:
         """The arrival clock: wall-clock milliseconds since the epoch, so that several API servers agree."""
         return self._wall_ms()
 
-    async def decide(self, asked: Asked, arrival_ms: float) -> Decision:
+    async def decide(self, asked: Asked, arrival_ms: float, backlog_ms: float = 0.0) -> Decision:
         """Return the decision on one request that arrived at `arrival_ms`, within the deadline. Raises nothing but CancelledError.
 
-        To be called inside `in_flight()`, so that the gate counts this request too.
+        To be called inside `in_flight()`, so that the gate counts this request too, with the backlog that this gave.
         """
         try:
             outcome, batch = self._reason_not_to_ask(asked), None
             if outcome is None:
                 outcome, batch = await self._ask(asked)
-            return self._concluded(asked, arrival_ms, outcome, batch)
+            return self._concluded(asked, arrival_ms, backlog_ms, outcome, batch)
         except Exception as error:
             return self._faulted(error, asked)
 
     def neutral(self, asked: Asked, arrival_ms: float, outcome: Outcome) -> Decision:
         """Return the decision on a request that is not to be scored, for a cause that the caller knows. Raises nothing."""
         try:
-            return self._concluded(asked, arrival_ms, self._reason_to_leave_alone(asked) or outcome, None)
+            # A middling one, which is where it is whatever the window.
+            return self._concluded(asked, arrival_ms, 0.0, self._reason_to_leave_alone(asked) or outcome, None)
         except Exception as error:
             return self._faulted(error, asked)
 
@@ -210,9 +211,11 @@ class PriorityHook:
         if ticket.trial and outcome is Outcome.DEADLINE:
             self._link.recycle()
 
-    def _concluded(self, asked: Asked, arrival_ms: float, outcome: Outcome, batch: ScoredBatch | None) -> Decision:
+    def _concluded(
+        self, asked: Asked, arrival_ms: float, backlog_ms: float, outcome: Outcome, batch: ScoredBatch | None
+    ) -> Decision:
         # In shadow mode it is worked out all the same, so that its faults show.
-        priority = None if outcome in _LEFT_ALONE else self._ordering.priority(asked, arrival_ms, self._backlog_ms, batch)
+        priority = None if outcome in _LEFT_ALONE else self._ordering.priority(asked, arrival_ms, backlog_ms, batch)
         self.counters.count(outcome)
         return Decision(None if self._settings.shadow else priority, outcome)
 
@@ -226,14 +229,15 @@ class PriorityHook:
         return Decision(self._ordering.unknown(self._wall_ms()), Outcome.HOOK_FAULT)
 
     @contextlib.contextmanager
-    def _counted_in_flight(self) -> Iterator[None]:
-        self._in_flight += 1
-        self._backlog_ms = self._backlog.arrived(self._in_flight + self.in_flight_elsewhere, self._monotonic_s())
+    def _counted_in_flight(self, sequences: int) -> Iterator[float]:
+        before = self._in_flight + self.in_flight_elsewhere
+        self._in_flight += sequences
+        backlog_ms = self._backlog.arrived(before, sequences, self._monotonic_s())
         self._tell_in_flight()
         try:
-            yield
+            yield backlog_ms
         finally:
-            self._in_flight -= 1
+            self._in_flight -= sequences
             self._tell_in_flight()
 
     def _tell_in_flight(self) -> None:

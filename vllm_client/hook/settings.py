@@ -82,19 +82,21 @@ class HookSettings:
     )
     policy: PolicyName = _setting("how a priority is made, see the policies", default="ageing")  # noqa: RUF009 - as above
     window_ms: int = _setting(
-        "how much later a shorter request may arrive and still go first; the starvation bound (ageing, cost)",
+        "how much later a shorter request may arrive and still go first: the starvation bound (cost; ageing too, while the queue is short)",
         default=DEFAULT_WINDOW_MS,
         unit="milliseconds",
         zero="first come, first served",
         low=0,
         high=86_400_000,
     )
-    window_growth: float = _setting(
-        f"how many times its length the window may grow to: it is {WINDOW_BACKLOGS:g} times what the engine needs for the requests "
-        "that wait, where that is longer; the starvation bound grows with it; 1: it stays (ageing)",
-        default=_DEFAULT_POLICY.window_growth,
-        low=1,
-        high=1_000,
+    max_window_ms: int = _setting(
+        f"how long the window may get: it is {WINDOW_BACKLOGS:g} times what the engine needs for the requests that wait, where that is "
+        "longer; the starvation bound then (ageing)",
+        default=_DEFAULT_POLICY.max_window_ms,
+        unit="milliseconds",
+        zero="window_ms always",
+        low=0,
+        high=86_400_000,
     )
     prefill_ms_per_token: float = _setting(
         "what a prompt token costs (cost)",
@@ -212,7 +214,7 @@ class HookSettings:
     def policy_settings(self) -> PolicySettings:
         return PolicySettings(
             window_ms=self.window_ms,
-            window_growth=self.window_growth,
+            max_window_ms=self.max_window_ms,
             prefill_ms_per_token=self.prefill_ms_per_token,
             decode_ms_per_token=self.decode_ms_per_token,
             stretch=self.stretch,
