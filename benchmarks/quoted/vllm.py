@@ -51,8 +51,7 @@ def gain(vllm: Figures, more: str) -> list[str]:
         "",
         *shown,
         "",
-        "Above what it can serve the queue only grows, and the policy lets nobody be overtaken for ever:",
-        f"the longer it lasts, the less order is worth. More, and what it costs the longest: [{more}]({more}).",
+        f"What that costs the longest, which wait for the others, and everything else that was measured: [{more}]({more}).",
     ]
 
 
@@ -127,8 +126,8 @@ def _bounds(rows: Mapping[tuple[str, str], Figures]) -> list[str]:
     if not found:
         return []
     return [
-        "What it costs the longest, in seconds beside first come, first served, at the load where that is most. The window is the one for",
-        "a short queue; it bounds overtaking: no request that arrives so much later goes first.",
+        "What it costs the longest, in seconds beside first come, first served, at the load where that is most. The window bounds overtaking:",
+        "no request that arrives so much later goes first. It is the one for a short queue, and grows unless the order says that it stays.",
         "",
         "| order | window | p99 end to end | first token of the same request, later by: p99 | most | load |",
         "|---|---|---|---|---|---|",
