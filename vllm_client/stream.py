@@ -59,8 +59,9 @@ class _Waiting:
         self._timeout_s = timeout_s
         self._turns_left = LAST_TURNS
         self._loop_late_s: float | None = None
-        self.expires_at = loop.time() + timeout_s
-        """On the loop's clock."""
+        self.began_at = loop.time()
+        self.expires_at = self.began_at + timeout_s
+        """On the loop's clock, both."""
         # Results, not exceptions: nobody has to collect one after its caller has left.
         self._outcome: asyncio.Future[ranker_pb2.ScoreStreamResponse | _End] = loop.create_future()
 
@@ -166,6 +167,14 @@ class ScoreStream:
             return replies.streamed_batch(await self._exchange(request, item), len(prompts), tier)
         finally:
             self._permits.release()
+
+    @property
+    def silent_s(self) -> float:
+        """For how long the one who has waited longest has seen nothing at all come. 0: nobody waits, or something has just come."""
+        oldest = next(iter(self._waiting.values()), None)
+        if oldest is None or not self.unheard:
+            return 0.0
+        return asyncio.get_running_loop().time() - max(self._unheard_since, oldest.began_at)
 
     async def ended(self) -> str:
         """Wait until the stream is gone, for whatever reason, and return it: a status code, with its message after a colon."""

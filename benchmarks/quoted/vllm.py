@@ -126,8 +126,8 @@ def _bounds(rows: Mapping[tuple[str, str], Figures]) -> list[str]:
     if not found:
         return []
     return [
-        "What it costs the longest, in seconds beside first come, first served, at the load where that is most. The window bounds overtaking:",
-        "no request that arrives so much later goes first. It is the one for a short queue, and grows unless the order says that it stays.",
+        "What it costs the longest, in seconds beside first come, first served, at the load where that is most. The window bounds",
+        "overtaking: no request that arrives so much later goes first. It is that of a short queue; it grows where nothing says it stays.",
         "",
         "| order | window | p99 end to end | first token of the same request, later by: p99 | most | load |",
         "|---|---|---|---|---|---|",

@@ -14,6 +14,7 @@ from scripted_ranker import score_reply
 from pars.v1 import ranker_pb2
 from vllm_client import AsyncRankerClient, ClientConfig, DeadlineError
 from vllm_client import stream as stream_module
+from vllm_client.hook import scoring
 from vllm_client.hook.decision import Outcome
 from vllm_client.hook.host import Host, inspect_host
 from vllm_client.hook.patience import patience_ms
@@ -72,10 +73,11 @@ def test_the_engines_that_get_this_processs_requests(parallel, engines):
 class NotingLink:
     """Notes how long it was given, and is always late."""
 
-    connected, full = True, False
+    connected, full, asked = True, False, False
 
-    def __init__(self, error: type[DeadlineError] = DeadlineError) -> None:
+    def __init__(self, error: type[DeadlineError] = DeadlineError, silent_s: float = 0.0) -> None:
         self.deadlines_ms: list[float] = []
+        self.silent_s = silent_s
         self._error = error
 
     def start(self) -> None: ...
@@ -101,6 +103,33 @@ async def test_the_hook_waits_longer_for_a_score_when_others_wait_for_their_turn
     hook.in_flight_elsewhere = 3
     assert (await decide(hook, ASKED)).outcome is Outcome.DEADLINE
     assert link.deadlines_ms == [10, 10, 10, 300, 300]
+
+
+@pytest.mark.parametrize(("silent_s", "others", "opens"), [(0.0, 0, True), (0.0, 9, False), (1.9, 9, False), (2.1, 9, True)])
+async def test_the_first_of_a_rush_who_are_late_do_not_speak_against_the_sidecar(silent_s: float, others: int, opens: bool):
+    """They have the short deadline, and a moment later it has them all to score. When it says nothing at all, it counts."""
+    hook = PriorityHook(HookSettings(gate_in_flight=0, breaker_failures=2), room=4, link=HeldLink(silent_s))
+    with contextlib.ExitStack() as rush:
+        first = [asyncio.create_task(decide(hook, ASKED)) for _ in range(3)]
+        await asyncio.sleep(0)
+        for _ in range(others):
+            rush.enter_context(hook.in_flight())
+        hook._link.released.set()
+        outcomes = {(await each).outcome for each in first}
+        assert outcomes == {Outcome.DEADLINE}
+        assert ((await decide(hook, ASKED)).outcome is Outcome.BREAKER_OPEN) == opens
+
+
+class HeldLink(NotingLink):
+    """Is late when it is told to be."""
+
+    def __init__(self, silent_s: float) -> None:
+        super().__init__(silent_s=silent_s)
+        self.released = asyncio.Event()
+
+    async def ask(self, texts, deadline_ms):
+        await self.released.wait()
+        await super().ask(texts, deadline_ms)
 
 
 def test_the_crowds_deadline_may_be_off():
@@ -181,6 +210,54 @@ async def test_what_was_not_looked_at_does_not_open_the_breaker():
     assert {(await decide(unseen)).outcome for _ in range(50)} == {Outcome.DEADLINE}
     late = PriorityHook(settings, link=NotingLink())
     assert [(await decide(late)).outcome for _ in range(6)] == [Outcome.DEADLINE] * 5 + [Outcome.BREAKER_OPEN]
+
+
+async def test_silence_is_that_of_those_who_wait(ranker, link):
+    """An item that nobody answered says nothing of the time in which nobody asked."""
+    ranker.answer_item = never
+    stream = link._stream
+    assert link.silent_s == 0
+    with pytest.raises(DeadlineError):
+        await link.ask(["a"], 20)
+    await asyncio.sleep(0.2)
+    assert (stream.unheard, link.silent_s, link.asked) == (1, 0, False)
+    first = asyncio.create_task(link.ask(["b"], 20_000))
+    await asyncio.sleep(0.1)
+    second = asyncio.create_task(link.ask(["c"], 20_000))
+    await asyncio.sleep(0)
+    assert 0.1 <= link.silent_s < 10
+    assert link.asked
+    link.let_go()
+    assert [type(each) for each in await asyncio.gather(first, second, return_exceptions=True)] == [DeadlineError] * 2
+
+
+async def test_a_crowd_is_let_go_once_nothing_comes(hooked, ranker, link, monkeypatch):
+    """The sidecar freezes while a crowd waits that was given a minute. Whoever has the patience of the settings keeps it."""
+    monkeypatch.setattr(scoring, "SILENCE_S", 0.3)
+    hook = hooked(ranker.address, link=link, room=1, deadline_ms=20_000, crowded_deadline_ms=60_000, breaker_failures=3)
+    ranker.answer_item = never
+    patient = asyncio.create_task(decide(hook))
+    await asyncio.sleep(0.6)
+    assert not patient.done()
+    began_s = time.monotonic()
+    with contextlib.ExitStack() as crowd:
+        for _ in range(100):
+            crowd.enter_context(hook.in_flight())
+        assert {decision.outcome for decision in await asyncio.gather(*(decide(hook) for _ in range(50)))} == {Outcome.DEADLINE}
+    assert time.monotonic() - began_s < 10
+    assert (await decide(hook)).outcome is Outcome.BREAKER_OPEN
+    await patient
+    assert_nothing_left(hook)
+
+
+async def test_a_crowd_that_is_answered_bit_by_bit_goes_on_waiting(connected, ranker, monkeypatch):
+    monkeypatch.setattr(scoring, "SILENCE_S", 1.0)
+    ranker.answer_stream = late_after(0.2)
+    hook = await connected(room=1, deadline_ms=1_000, crowded_deadline_ms=60_000, breaker_failures=1)
+    with contextlib.ExitStack() as crowd:
+        for _ in range(100):
+            crowd.enter_context(hook.in_flight())
+        assert {decision.outcome for decision in await asyncio.gather(*(decide(hook) for _ in range(10)))} == {Outcome.SCORED}
 
 
 async def test_a_crowd_is_let_go_when_the_breaker_opens(hooked, ranker, link):

@@ -61,6 +61,11 @@ class Link:
         return self._stream is not None
 
     @property
+    def asked(self) -> bool:
+        """Whether anybody waits for an answer."""
+        return self._asks_out > 0
+
+    @property
     def full(self) -> bool:
         """Whether `max_asks` questions are unanswered."""
         return self._asks_out >= self._config.max_in_flight
@@ -93,6 +98,11 @@ class Link:
             return await stream.score(texts, tier=self._tier, timeout_ms=deadline_ms)
         finally:
             self._asks_out -= 1
+
+    @property
+    def silent_s(self) -> float:
+        """For how long somebody has waited and nothing at all has come."""
+        return 0.0 if self._stream is None else self._stream.silent_s
 
     def let_go(self) -> None:
         """Let nobody wait any longer for an answer that is out."""

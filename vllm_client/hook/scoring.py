@@ -1,5 +1,6 @@
 """PriorityHook: what to do with one request. Gate, sample, breaker, ask within the deadline, and fail open."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ from vllm_client.hook.ordering import Ordering
 from vllm_client.hook.patience import patience_ms
 from vllm_client.hook.settings import HookSettings
 from vllm_client.scores import ScoredBatch
-from vllm_client.stream import UnseenError
+from vllm_client.stream import SILENCE_S, UnseenError
 
 _SHARE_STEPS = 1_000_000_000
 """Sampling counts in billionths: sums of whole numbers stay exact."""
@@ -55,6 +56,9 @@ _FAILURES = frozenset(
     }
 )
 """What speaks against asking again soon. Not REFUSED: that is the prompt's own fault and says nothing of the sidecar."""
+
+MIN_LOOK_S = 0.1
+"""Between two looks whether the sidecar says anything."""
 
 _LEFT_ALONE = frozenset({Outcome.FCFS_ENGINE, Outcome.CLIENT_PRIORITY})
 
@@ -95,6 +99,7 @@ class PriorityHook:
         self._backlog = Backlog(room)
         self._share = round(settings.sample_share * _SHARE_STEPS)
         self._share_due = 0
+        self._look_at_silence: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to connect, in the background. Idempotent; needs a running loop."""
@@ -103,6 +108,8 @@ class PriorityHook:
 
     async def close(self) -> None:
         """Stop the background task and close the connection. Idempotent."""
+        if self._look_at_silence is not None:
+            self._look_at_silence.cancel()
         await self._link.close()
         self.counters.set_gauge("shadow", 0)
         self.counters.set_gauge("breaker_open", 0)
@@ -180,20 +187,42 @@ class PriorityHook:
         began_s = self._monotonic_s()
         ticket = self._breaker.enter(began_s)
         assert ticket is not None, "bug: asked although the breaker is open"
-        outcome, batch, worked = None, None, None
+        outcome, batch, worked, patience_ms = None, None, None, self._patience_ms()
+        if patience_ms > self._settings.deadline_ms:
+            self._watch_for_silence()
         try:
-            batch = await self._link.ask(asked.texts, self._patience_ms())
+            batch = await self._link.ask(asked.texts, patience_ms)
             outcome, worked = Outcome.SCORED, True
         except Exception as error:
             outcome = _OUTCOMES.get(type(error), Outcome.HOOK_FAULT)
-            # A busy loop of our own is not the sidecar's fault, least of all in a burst.
-            worked = False if outcome in _FAILURES and not isinstance(error, UnseenError) else None
+            worked = False if outcome in _FAILURES and not self._is_excused(error, patience_ms) else None
             if outcome is Outcome.HOOK_FAULT:
                 raise
         finally:
             # After a cancel too, without an outcome: a trial must not stay out for ever.
             self._settle(ticket, outcome, worked, began_s)
         return outcome, batch
+
+    def _is_excused(self, error: Exception, patience_ms: float) -> bool:
+        """Whether the failure of a question that was given `patience_ms` says nothing of the sidecar."""
+        if isinstance(error, UnseenError):
+            return True  # A busy loop of our own.
+        # A rush has come since. Its first have the deadline of those who need not wait, and the sidecar has all of the others as well.
+        # Whether it answers is seen by those who may wait longer, unless nothing comes at all.
+        return isinstance(error, DeadlineError) and self._patience_ms() > patience_ms and self._link.silent_s < SILENCE_S
+
+    def _watch_for_silence(self) -> None:
+        """Let those go who wait because of a crowd, once nothing at all has come for a while. Their failures open the breaker."""
+        if self._look_at_silence is None:
+            left_s = max(SILENCE_S - self._link.silent_s, MIN_LOOK_S)
+            self._look_at_silence = asyncio.get_running_loop().call_later(left_s, self._look)
+
+    def _look(self) -> None:
+        self._look_at_silence = None
+        if self._link.silent_s >= SILENCE_S:
+            self._link.let_go()
+        elif self._link.asked:
+            self._watch_for_silence()
 
     def _patience_ms(self) -> float:
         in_flight = self._in_flight + self.in_flight_elsewhere
