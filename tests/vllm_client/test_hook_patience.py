@@ -250,6 +250,20 @@ async def test_a_crowd_is_let_go_once_nothing_comes(hooked, ranker, link, monkey
     assert_nothing_left(hook)
 
 
+async def test_a_crowd_is_not_let_go_because_its_own_loop_stood_still(connected, ranker, monkeypatch):
+    """The replies are there, and nobody has looked at them."""
+    monkeypatch.setattr(scoring, "SILENCE_S", 0.3)
+    ranker.answer_stream = late_after(0.02)
+    hook = await connected(room=1, deadline_ms=1_000, crowded_deadline_ms=60_000, breaker_failures=1)
+    with contextlib.ExitStack() as crowd:
+        for _ in range(100):
+            crowd.enter_context(hook.in_flight())
+        asked = [asyncio.create_task(decide(hook)) for _ in range(5)]
+        await asyncio.sleep(0.005)
+        time.sleep(0.6)  # noqa: ASYNC251 - as a server that reads a burst of requests
+        assert {(await each).outcome for each in asked} == {Outcome.SCORED}
+
+
 async def test_a_crowd_that_is_answered_bit_by_bit_goes_on_waiting(connected, ranker, monkeypatch):
     monkeypatch.setattr(scoring, "SILENCE_S", 1.0)
     ranker.answer_stream = late_after(0.2)

@@ -218,8 +218,11 @@ class PriorityHook:
             self._look_at_silence = asyncio.get_running_loop().call_later(left_s, self._look)
 
     def _look(self) -> None:
+        assert self._look_at_silence is not None, "bug: nobody asked for this look"
+        late_s = asyncio.get_running_loop().time() - self._look_at_silence.when()
         self._look_at_silence = None
-        if self._link.silent_s >= SILENCE_S:
+        # Where this loop stood still itself, replies may lie there unread: look again when it has had some turns.
+        if self._link.silent_s >= SILENCE_S and late_s < MIN_LOOK_S:
             self._link.let_go()
         elif self._link.asked:
             self._watch_for_silence()
