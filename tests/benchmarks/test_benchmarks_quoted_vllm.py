@@ -58,7 +58,7 @@ def test_the_page_has_a_row_for_each_order_its_bound_and_the_ratios() -> None:
     text = attached({"vllm": vllm, "hook": {"rows": HOOK_ROWS}})
     assert text.index("**load 1.2, 2,000 requests in 500 s**") < text.index("**2,000 at once**")
     assert text.count("| ours | 2 | 0.33 | 30 | 7 | 7.0 | 7.0 | 7.0 | 17.0 | 7.0 | 7 | 7 | 7 |") == 2
-    assert "| ours, window 5 s | 5 | +4.0 | +8.0 | +16.0 | 1.2x |" in text
+    assert "| ours, window that stays at 5 s | 5 | +4.0 | +8.0 | +16.0 | 1.2x |" in text
     assert "| share of the oracle's gain at 1.2x | 0.857 |  |" in text
     assert "load 0.3" not in text
     assert "| random |" not in text
