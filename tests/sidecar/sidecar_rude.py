@@ -116,21 +116,27 @@ class Target:
     @contextlib.asynccontextmanager
     async def line(self) -> AsyncIterator[Line]:
         """A connection, which is gone afterwards. What the server does to it ends the attack and is no error."""
-        if self._address.startswith("unix:"):
-            line = Line(*await asyncio.open_unix_connection(self._address.removeprefix("unix:")))
-        else:
-            host, _, port = self._address.rpartition(":")
-            line = Line(*await asyncio.open_connection(host, int(port)))
-        try:
-            with contextlib.suppress(ConnectionError):
-                yield line
-        finally:
-            line.writer.transport.abort()
+        async with self.lines(1) as (line,):
+            yield line
 
     @contextlib.asynccontextmanager
     async def lines(self, count: int) -> AsyncIterator[list[Line]]:
-        async with contextlib.AsyncExitStack() as stack:
-            yield [await stack.enter_async_context(self.line()) for _ in range(count)]
+        """Many of them. Raises OSError where nobody listens any more, after the first perhaps."""
+        lines: list[Line] = []
+        try:
+            for _ in range(count):
+                lines.append(await self._connected())
+            with contextlib.suppress(ConnectionError):
+                yield lines
+        finally:
+            for line in lines:
+                line.writer.transport.abort()
+
+    async def _connected(self) -> Line:
+        if self._address.startswith("unix:"):
+            return Line(*await asyncio.open_unix_connection(self._address.removeprefix("unix:")))
+        host, _, port = self._address.rpartition(":")
+        return Line(*await asyncio.open_connection(host, int(port)))
 
 
 Attack = Callable[[Target], Awaitable[None]]
