@@ -22,12 +22,12 @@ STARTS = 3
 
 _THREE = ("equal", "ours", "oracle")
 _FOUR = ("equal", "ours", "ours-shortest", "oracle")
-_NO_QUEUE_TO_FOLLOW = tuple(arm for arm in ARM_NAMES if arm != "ours-fixed")
-"""In a short rush the window is the longer one, and such an arm would be another one again."""
+_IN_A_RUSH = tuple(arm for arm in ARM_NAMES if arm != "ours-fixed")
+"""A rush is too short for the window to grow: there `ours-fixed` would be `ours` once more."""
 
 PLAN: dict[str, tuple[str, ...]] = {
     "1.0": _THREE,
-    "1.2": _NO_QUEUE_TO_FOLLOW,
+    "1.2": _IN_A_RUSH,
     LASTING: (*_FOUR, "ours-fixed"),
     "0.3": _THREE,
     BURST: _FOUR,

@@ -26,7 +26,7 @@ _FIGURES = {
 _TOLD = {
     "1.0": "at what it can serve",
     "1.2": "at 1.2 times as much for less than a minute",
-    LASTING: "at 1.2 times as much for five minutes",
+    LASTING: "at 1.2 times as much for four minutes",
     BURST: "in a burst of thousands at once",
 }
 """Loads that README tells of."""

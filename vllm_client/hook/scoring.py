@@ -110,6 +110,7 @@ class PriorityHook:
         """Stop the background task and close the connection. Idempotent."""
         if self._look_at_silence is not None:
             self._look_at_silence.cancel()
+            self._look_at_silence = None
         await self._link.close()
         self.counters.set_gauge("shadow", 0)
         self.counters.set_gauge("breaker_open", 0)
