@@ -2,7 +2,8 @@
 
 Under load: first come first served, the shipped ranker, an oracle and others (arms), at several loads (plan), each attached
 through the same hook; the client is `vllm bench serve`. At low load: engines with and without the hook, side by side. Finished runs are
-kept, so that hours of them can be gathered in pieces: the same call goes on where the last one was. `--parts`, `--arms`, `--loads` and
+kept, so that hours of them can be gathered in pieces: the same call goes on where the last one was, and with `--reports` where another
+machine's was. `--parts`, `--arms`, `--loads` and
 `--starts` choose what is gathered; the report has all that there is. `--budget-minutes 0` only writes it.
 """
 
@@ -17,7 +18,8 @@ from typing import Any
 
 from benchmarks.bench_vllm.arms import ARM_NAMES
 from benchmarks.bench_vllm.gathering import Gathering
-from benchmarks.bench_vllm.latency import LOW_LOAD, gather_low_load, latency_table, low_load_part
+from benchmarks.bench_vllm.kept_runs import BENCHMARK, LOW_LOAD, KeptRuns, ReportError, reported_tries
+from benchmarks.bench_vllm.latency import gather_low_load, latency_table, low_load_part
 from benchmarks.bench_vllm.plan import LOADS, REQUESTS, REQUESTS_AT, STARTS
 from benchmarks.bench_vllm.report import NOTES, about, runs_part
 from benchmarks.bench_vllm.rows import ratio_lines, rows_table
@@ -46,18 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = _parser().parse_args(given)
     stamp, bench = make_stamp(MODULE, given), _bench(flags)
     parts = (LOAD,) if flags.smoke else flags.parts
-    report: dict[str, Any] = {"benchmark": "vllm", "notes": [*NOTES, *([SMOKE_NOTE] if flags.smoke else [])]}
+    report: dict[str, Any] = {"benchmark": BENCHMARK, "notes": [*NOTES, *([SMOKE_NOTE] if flags.smoke else [])]}
     try:
         # A smoke run that finds another's runs would show nothing.
         with tempfile.TemporaryDirectory(prefix="pars-bench-") as fresh, contextlib.ExitStack() as stack:
-            site = stack.enter_context(site_of(bench, flags.vllm_bin, Path(fresh) if flags.smoke else flags.runs, stamp))
+            kept = KeptRuns(Path(fresh)) if flags.smoke else KeptRuns(flags.runs, reported_tries(flags.reports))
+            site = stack.enter_context(site_of(bench, flags.vllm_bin, kept, stamp))
             gathering = Gathering(bench, site, None if flags.budget_minutes is None else 60 * flags.budget_minutes)
             gathering.gather(lambda number: gather_low_load(bench, site, number) if LOW_LOAD in parts else None)
             whole = bench if flags.smoke else _all_of(bench)
             report |= about(site) | runs_part(whole, Gathering(whole, site, budget_s=0.0))
             if low_load := low_load_part(whole, site):
                 report[LOW_LOAD] = low_load
-    except (ProcessError, RecordsError, SidecarError, OSError) as error:
+    except (ProcessError, RecordsError, SidecarError, ReportError, OSError) as error:
         print(f"bench_vllm: {error}", file=sys.stderr)
         return 1
     if not report["runs"] and LOW_LOAD not in report:
@@ -108,6 +111,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", type=Path, default=REPOSITORY / "bundles" / "default_ranker-fp32", help="for the sidecar")
     parser.add_argument("--vllm-bin", type=Path, default=REPOSITORY / ".venv-vllm" / "bin", help="of vLLM's environment")
     parser.add_argument("--runs", type=Path, default=REPOSITORY / "runs" / "bench_vllm", help="where finished runs are kept")
+    parser.add_argument(
+        "--reports",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="earlier reports, of other machines perhaps: what they have is not made again",
+    )
     parser.add_argument(
         "--budget-minutes", type=float, help="begin no run after that; 0: only report what there is (default: to the end)"
     )

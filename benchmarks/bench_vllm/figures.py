@@ -5,12 +5,16 @@ from typing import Any
 
 from benchmarks.bench_vllm.requests import KEPT, result_of
 from benchmarks.measurement import percentile
+from benchmarks.report import plain
 
 STEP_P50_WITHIN, STEP_P99_ABOVE = 0.05, 0.5
 """A run is clean when no request failed and the padding held: of the responses' mean steps the median is within 5% of what steps are padded
 to, and the 99th percentile at most 50% above. Stated before any run was made; what misses it was a machine too busy to say anything."""
 
 Figures = Mapping[str, Any]
+
+FIGURES = "figures"
+"""Where a run in a report has its own."""
 
 
 def run_figures(run: Figures, step_ms: float) -> dict[str, Any]:
@@ -43,8 +47,8 @@ def run_figures(run: Figures, step_ms: float) -> dict[str, Any]:
 
 def later_than(run: Figures, baseline: Figures | None) -> dict[str, float | None]:
     """By how much later the same requests got their first tokens than in another run: 99th percentile and most, in seconds; below 0 where
-    none was later. Empty without a baseline. Of requests that were answered in both."""
-    if baseline is None:
+    none was later. Empty without a baseline, and where the single requests were not kept. Of requests that were answered in both."""
+    if baseline is None or any(KEPT not in each for each in (run, baseline)):
         return {}
     (own, its_errors), (other, other_errors) = ((each[KEPT]["ttft_s"], each[KEPT]["errors"]) for each in (run, baseline))
     later_s = [
@@ -57,7 +61,7 @@ def why_not_clean(figures: Figures, step_ms: float) -> str | None:
     """None for a clean run; else the first thing that is wrong with it."""
     if figures["failed"]:
         return f"{figures['failed']} requests failed"
-    p50_ms, p99_ms = figures["step_p50_ms"], figures["step_p99_ms"]
+    p50_ms, p99_ms = plain(figures["step_p50_ms"]), plain(figures["step_p99_ms"])
     if p50_ms is None or abs(p50_ms / step_ms - 1) > STEP_P50_WITHIN:
         return f"the median step took {p50_ms} ms instead of {step_ms}"
     if p99_ms > (1 + STEP_P99_ABOVE) * step_ms:

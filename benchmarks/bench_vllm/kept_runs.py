@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,41 @@ from benchmarks.report import plain, write_json
 DIGITS = 9
 """Significant digits that are kept: microseconds in a run of minutes. Reports round what they show."""
 
+BENCHMARK, LOW_LOAD = "vllm", "low_load"
+"""What a report says that it is of, and where it has its starts at low load."""
+
 REPLACED = "replaced"
 """Folder, beside the runs, of those that depend on something else. Going back to what they depend on finds them again."""
 
 
+KEY = "key"
+"""Where a run in a report says what it depends on, as a digest: by that a gathering on another machine knows it again."""
+
+Tries = list[dict[str, Any]]
+
+
+class ReportError(ValueError):
+    """A file that is no report; the message says why."""
+
+
 class KeptRuns:
-    """One JSON per run in a folder. A run is known by its name and by everything that it depends on; all its tries are in it."""
+    """One JSON per run in a folder. A run is known by its name and by everything that it depends on; all its tries are in it.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    reported: tries by key, see `reported_tries`, which count as made where the folder has none: figures, without single requests.
+    """
 
-    def tries(self, name: str, depends_on: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def __init__(self, folder: Path, reported: Mapping[str, Tries] | None = None) -> None:
+        self._folder, self._reported = folder, reported or {}
+
+    def tries(self, name: str, depends_on: Mapping[str, Any]) -> Tries:
         """What was kept of this very run, oldest first; none when it was never made, or depended on something else then."""
         key = key_of(depends_on)
         for path in (self._path(name), self._replaced(name, key)):
             document = _read(path)
             if document is not None and document["key"] == key:
-                found: list[dict[str, Any]] = document["tries"]
+                found: Tries = document["tries"]
                 return found
-        return []
+        return list(self._reported.get(key, ()))
 
     def add(self, name: str, depends_on: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
         """Keep one more try. Returns it as it is kept, so that a new and a kept result are the same to the last digit."""
@@ -58,6 +74,25 @@ class KeptRuns:
 
     def _replaced(self, name: str, key: str) -> Path:
         return self._folder / REPLACED / f"{name}.{key[:12]}.json"
+
+
+def reported_tries(reports: Iterable[Path]) -> dict[str, Tries]:
+    """key → tries: the runs under load, the starts at low load and the capacity that reports of bench_vllm tell of. Of a run that several
+    of them have, those of the first. Raises ReportError, OSError."""
+    found: dict[str, Tries] = {}
+    for path in reports:
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ReportError(f"{path} is not JSON: {error}") from error
+        if not isinstance(report, dict) or report.get("benchmark") != BENCHMARK:
+            raise ReportError(f"{path} is not a report of this benchmark")
+        tries: dict[str, Tries] = {}
+        for one_try in (report["capacity"], *report["runs"], *report.get(LOW_LOAD, {}).get("starts", ())):
+            if one_try and KEY in one_try:
+                tries.setdefault(one_try[KEY], []).append(one_try)
+        found = tries | found
+    return found
 
 
 def key_of(depends_on: Mapping[str, Any]) -> str:

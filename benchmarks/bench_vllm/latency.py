@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.bench_vllm.gathering import WENT_WRONG
+from benchmarks.bench_vllm.kept_runs import KEY, LOW_LOAD, Tries, key_of
 from benchmarks.bench_vllm.metrics import by_label
 from benchmarks.bench_vllm.process import ANSWER_S, CHAT_PATH, VllmInstallation, VllmServer, chat_body
 from benchmarks.bench_vllm.rankers import oracle
@@ -27,8 +28,6 @@ from benchmarks.process import ProcessError
 from benchmarks.replay import Replay
 from benchmarks.report import aligned
 from benchmarks.served import ServedSidecar
-
-LOW_LOAD = "low_load"
 
 OUTPUT_TOKENS = 16
 
@@ -79,7 +78,7 @@ class Probe:
 
 def gather_low_load(bench: Bench, site: Site, number: int) -> None:
     """Measure one start and keep it, unless it is there. Of one that fails nothing is kept, and the next call tries again."""
-    if site.kept.tries(f"{LOW_LOAD}-{number}", depends_on(bench, site)):
+    if _tries(bench, site, number):
         return
     print(f"low load, start {number} of {bench.latency_starts}", file=sys.stderr, flush=True)
     try:
@@ -87,13 +86,16 @@ def gather_low_load(bench: Bench, site: Site, number: int) -> None:
     except WENT_WRONG as error:
         print(f"low load: {error}", file=sys.stderr, flush=True)
         return
-    site.kept.add(f"{LOW_LOAD}-{number}", depends_on(bench, site), {**site.origin(), **figures})
+    site.kept.add(f"{LOW_LOAD}-{number}", depends_on(bench, site, number), {**site.origin(), **figures})
 
 
 def low_load_part(bench: Bench, site: Site) -> dict[str, Any] | None:
     """The report's part about added latency, of the starts that there are; None: none. Raises RecordsError."""
-    wanted = [site.kept.tries(f"{LOW_LOAD}-{number}", depends_on(bench, site)) for number in range(1, bench.latency_starts + 1)]
-    starts = [tries[-1] for tries in wanted if tries]
+    starts = [
+        {**tries[-1], KEY: key_of(depends_on(bench, site, number))}
+        for number in range(1, bench.latency_starts + 1)
+        if (tries := _tries(bench, site, number))
+    ]
     if not starts:
         return None
     return {
@@ -105,12 +107,17 @@ def low_load_part(bench: Bench, site: Site) -> dict[str, Any] | None:
     }
 
 
-def depends_on(bench: Bench, site: Site) -> dict[str, Any]:
+def _tries(bench: Bench, site: Site, number: int) -> Tries:
+    return site.kept.tries(f"{LOW_LOAD}-{number}", depends_on(bench, site, number))
+
+
+def depends_on(bench: Bench, site: Site, number: int) -> dict[str, Any]:
     """What makes it another measurement when it changes."""
     return {
         **site.common,
         **site.asking,
         "low_load": content_hash([Path(__file__)]),
+        "start": number,
         "rounds": bench.rounds,
         "max_num_seqs": bench.settings.max_num_seqs,
         "replay": bench.common_replay().sha256,

@@ -2,17 +2,18 @@
 
 import collections
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.bench_vllm.arms import ARMS, BASELINE
 from benchmarks.bench_vllm.bench_serve import Load, bench_flags
-from benchmarks.bench_vllm.figures import STEP_P50_WITHIN, STEP_P99_ABOVE, later_than
+from benchmarks.bench_vllm.figures import FIGURES, STEP_P50_WITHIN, STEP_P99_ABOVE, later_than
 from benchmarks.bench_vllm.gathering import ERROR, MAX_TRIES, Gathering
+from benchmarks.bench_vllm.kept_runs import KEY, key_of
 from benchmarks.bench_vllm.plan import BURST, LASTING, Planned
 from benchmarks.bench_vllm.process import ENVIRONMENT, serve_flags
 from benchmarks.bench_vllm.requests import KEPT
-from benchmarks.bench_vllm.rows import ratios_of, rows_of
+from benchmarks.bench_vllm.rows import CleanRuns, Tries, ratios_of, rows_of
 from benchmarks.bench_vllm.site import Bench, Site
 
 NOTES = (
@@ -34,9 +35,12 @@ NOTES = (
     "e2e is from sending to the last token; per_token is that divided by the response's tokens; worst_slowdown is the largest e2e over "
     "the time alone, which is (tokens + 1) steps; waiting and running are vLLM's own gauges, looked at each second; hook_ask_share is the "
     "time that the hook held requests for their scores over all e2e; scored_share: requests that got a score; later: by how "
-    "much later than with first come, first served the same request got its first token, 99th percentile and most. A figure is "
+    "much later than with first come, first served the same request got its first token, 99th percentile and most, of runs whose "
+    "single requests were there beside the others'. A figure is "
     "[median, lowest, highest] over the repetitions, one engine start each. Ratios are taken within a repetition, then the median; "
     "ratio_ranges are the lowest and highest repetition.",
+    "Runs may be of several machines (machines; runs says which): steps are padded to the same time on all, and a repetition has the same "
+    "requests at the same times on all.",
     "The policy `cost` is not among the arms: it takes a request's max_tokens as a bound of its response, and here, where lengths are "
     "replayed, max_tokens is the recorded length. It would be an oracle.",
     "low_load: unpadded engines side by side, one request at a time to one of them, in an order drawn anew each round; what is added "
@@ -65,11 +69,7 @@ def runs_part(bench: Bench, gathering: Gathering) -> dict[str, Any]:
         **_origins(each for its_tries in tries.values() for each in its_tries),
         "rows": rows_of(clean, whys, bench.starts),
         **ratios_of(clean),
-        "runs": [
-            _run_json(one_try, gathering, number, why)
-            for run, its_tries in tries.items()
-            for number, (one_try, why) in enumerate(zip(its_tries, whys[run], strict=True), start=1)
-        ],
+        "runs": list(_runs_json(gathering, tries, whys, clean)),
     }
 
 
@@ -84,10 +84,16 @@ def _tries(bench: Bench, gathering: Gathering) -> dict[Planned, list[dict[str, A
     return {run: tries for run, tries in found.items() if tries}
 
 
-def _run_json(one_try: Mapping[str, Any], gathering: Gathering, number: int, why: str | None) -> dict[str, Any]:
-    kept = {key: value for key, value in one_try.items() if key not in (KEPT, "queue")}
-    figures = {} if ERROR in one_try else {"figures": gathering.figures(one_try)}
-    return {**kept, "try": number, "not_clean": why, **figures}
+def _runs_json(
+    gathering: Gathering, tries: Mapping[Planned, Sequence[Mapping[str, Any]]], whys: Tries, clean: CleanRuns
+) -> Iterator[dict[str, Any]]:
+    """All tries of all runs, but for their single requests."""
+    for run, its_tries in tries.items():
+        key = key_of(gathering.depends_on(run))
+        for number, (one_try, why) in enumerate(zip(its_tries, whys[run], strict=True), start=1):
+            told = {name: value for name, value in one_try.items() if name not in (KEPT, "queue")}
+            figures = {} if ERROR in one_try else {FIGURES: clean[run] if why is None else gathering.figures(one_try)}
+            yield {**told, KEY: key, "try": number, "not_clean": why, **figures}
 
 
 def _origins(tries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

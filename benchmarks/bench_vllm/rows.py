@@ -114,7 +114,8 @@ def ratio_lines(ratios: Mapping[str, Any]) -> list[str]:
 def _row(arm: str, load: str, clean: CleanRuns, tries: Tries, planned_starts: int) -> dict[str, Any]:
     own = [figures for run, figures in clean.items() if (run.arm, run.load) == (arm, load)]
     outcomes = [why for run, whys in tries.items() if (run.arm, run.load) == (arm, load) for why in whys]
-    spreads = {name: spread_of([figures[name] for figures in own]) for name in (own[0] if own else {})}
+    names = dict.fromkeys(name for figures in own for name in figures)
+    spreads = {name: spread_of([figures.get(name) for figures in own]) for name in names}
     return {
         "arm": arm,
         "load": load,

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from benchmarks.bench_vllm.sources import driver_sources, sidecar_sources
 from benchmarks.bench_vllm.tiny_llama import make_model
 from benchmarks.replay import Replay, from_records, from_seed
 from benchmarks.stamp import Stamp
+from pars.v1 import bundle_pb2
 from sidecar.bundle import open_bundle
 
 
@@ -77,13 +79,14 @@ class Site:
         return {
             "commit": self.stamp.commit,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "bundle_id": self.bundle_id,
             "machine": {"cpu_model": machine.cpu_model, "allotted_cores": machine.allotted_cores},
             "load_average_1_min": os.getloadavg()[0],
         }
 
 
 @contextlib.contextmanager
-def site_of(bench: Bench, vllm_bin: Path, runs: Path, stamp: Stamp) -> Iterator[Site]:
+def site_of(bench: Bench, vllm_bin: Path, kept: KeptRuns, stamp: Stamp) -> Iterator[Site]:
     """Model and plugin are made for as long as it lasts; no engine is started. Raises ProcessError or a SidecarError when something is
     not there."""
     with tempfile.TemporaryDirectory(prefix="pars-bench-") as name:
@@ -91,14 +94,24 @@ def site_of(bench: Bench, vllm_bin: Path, runs: Path, stamp: Stamp) -> Iterator[
         paced = VllmInstallation(
             vllm_bin.absolute(), make_model(folder / "model"), plugin_folder(folder / "plugin"), bench.settings.step_ms
         )
-        versions, bundle_id = paced.versions(), open_bundle(bench.bundle).bundle_id
+        versions, manifest = paced.versions(), open_bundle(bench.bundle).manifest
         yield Site(
             paced=paced,
             unpaced=dataclasses.replace(paced, step_ms=0.0),
-            kept=KeptRuns(runs),
+            kept=kept,
             stamp=stamp,
             versions=versions,
-            bundle_id=bundle_id,
+            bundle_id=manifest.bundle_id,
             common={"vllm": versions, "drivers": driver_sources()},
-            asking={"sidecar": sidecar_sources(), "bundle_id": bundle_id},
+            asking={"sidecar": sidecar_sources(), "bundle": what_scores(manifest)},
         )
+
+
+def what_scores(manifest: bundle_pb2.BundleManifest) -> str:
+    """A digest of what makes a bundle's scores what they are. Not the bundle id: that covers what the exporting machine measured as well,
+    whose last digits are of its CPU."""
+    scoring = bundle_pb2.BundleManifest()
+    scoring.CopyFrom(manifest)
+    for measured in ("bundle_id", "golden_prompts", "golden_tolerance", "parity"):
+        scoring.ClearField(measured)
+    return hashlib.sha256(scoring.SerializeToString(deterministic=True)).hexdigest()

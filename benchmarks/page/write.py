@@ -35,7 +35,10 @@ _RERUN = """## How to rerun
 
 `BENCH_FLAGS` goes to `bench_overhead`: `--parts limit,ours` leaves things out, `--peers mosec,reference` and `--peers none` choose other
 servers, `--seconds` and `--rounds` say how long. The machine should have nothing else to do; the reports say when it had, vllm.json
-with the load before and after every run."""
+with the load before and after every run.
+
+`make bench-vllm` takes hours, and goes on where it was. With `BENCH_FLAGS="--reports benchmarks/results/vllm.json"` it leaves out what that
+report has, of whichever machine: each run in it has a key of all that it depends on."""
 
 _NOT_MEASURED = """## What was not measured
 

@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks.bench_vllm.arms import ARMS
-from benchmarks.bench_vllm.kept_runs import REPLACED, KeptRuns, key_of
+from benchmarks.bench_vllm.kept_runs import KEY, REPLACED, KeptRuns, ReportError, key_of, reported_tries
+from benchmarks.report import write_json
 
 RUN = {"rate": 1.0, "arm": ARMS[0], "sources": "abc"}
 OTHER = {**RUN, "sources": "def"}
@@ -38,6 +41,37 @@ def test_going_back_finds_the_runs_again(tmp_path: Path) -> None:
     assert kept.tries("a-1", RUN) == [{"value": 1}, {"value": 3}]
     assert kept.tries("a-1", OTHER) == [{"value": 2}]
     assert (tmp_path / REPLACED / f"a-1.{key_of(OTHER)[:12]}.json").exists()
+
+
+def test_runs_that_reports_tell_of_count_as_made(tmp_path: Path) -> None:
+    """All tries of a run, those of the first report that has it; and those of the folder before them. A run without a key is none."""
+    run, start, capacity = {**RUN, "arm": "a"}, {"start": 1}, {"max_num_seqs": 16}
+    keys = {
+        "runs": [{KEY: key_of(run), "try": 1}, {KEY: key_of(run), "try": 2}, {"try": 3}],
+        "capacity": {KEY: key_of(capacity)},
+    }
+    first = {"benchmark": "vllm", **keys, "low_load": {"starts": [{KEY: key_of(start), "rounds": 100}]}}
+    second = {"benchmark": "vllm", "runs": [{KEY: key_of(run), "try": 9}, {KEY: key_of(OTHER), "try": 1}], "capacity": None}
+    paths = [tmp_path / "first.json", tmp_path / "second.json"]
+    for path, report in zip(paths, (first, second), strict=True):
+        write_json(path, report)
+    kept = KeptRuns(tmp_path, reported_tries(paths))
+    assert [each["try"] for each in kept.tries("a-1", run)] == [1, 2]
+    assert [each["try"] for each in kept.tries("a-1", OTHER)] == [1]
+    assert [each["rounds"] for each in kept.tries("low_load-1", start)] == [100]
+    assert kept.tries("capacity", capacity) == [{KEY: key_of(capacity)}]
+    kept.add("a-1", run, {"try": 3})
+    assert [each["try"] for each in kept.tries("a-1", run)] == [1, 2, 3]
+    assert KeptRuns(tmp_path, reported_tries([paths[1]])).tries("a-1", run) == kept.tries("a-1", run)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [("{", "is not JSON"), ("[]", "is not a report"), ('{"runs": []}', "is not a report")]
+)
+def test_a_file_that_is_no_report_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(ReportError, match=why):
+        reported_tries([tmp_path / "report.json"])
 
 
 def test_a_run_from_before_there_were_tries_is_none(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from benchmarks.bench_vllm import gathering as vllm_gathering
 from benchmarks.bench_vllm.arms import ARM_NAMES, Arm
 from benchmarks.bench_vllm.bench_serve import Load
 from benchmarks.bench_vllm.gathering import Gathering
-from benchmarks.bench_vllm.kept_runs import KeptRuns
+from benchmarks.bench_vllm.kept_runs import KeptRuns, reported_tries
 from benchmarks.bench_vllm.plan import LOADS, PLAN, by_rate, multiple, name_of, planned
 from benchmarks.bench_vllm.process import VllmInstallation
 from benchmarks.bench_vllm.report import runs_part
@@ -24,7 +24,7 @@ from benchmarks.bench_vllm.rows import TARGET_LOADS
 from benchmarks.bench_vllm.run import LoadSettings
 from benchmarks.bench_vllm.site import Bench, Site
 from benchmarks.process import ProcessError
-from benchmarks.report import plain
+from benchmarks.report import plain, write_json
 from benchmarks.stamp import Machine, Stamp
 
 STEP_MS = 20.0
@@ -125,7 +125,7 @@ def test_a_gathering_goes_on_where_it_was(bench: Bench, site: Site, engine: Engi
     assert [(arm, seed) for arm, _, seed in engine.ran[4:]] == [("ours", 6), ("equal", 6)] * 2
     assert low_loads == [1]
     rates = [rate for _, rate, _ in engine.ran]
-    assert rates[0] == rates[1] == pytest.approx(700.0 / bench.replay("1.0", 1).mean_output_tokens)
+    assert rates[0] == rates[1] == plain(700.0 / bench.replay("1.0", 1).mean_output_tokens)
     assert rates[2] == float("inf")
 
     engine.ran.clear()
@@ -138,6 +138,37 @@ def test_a_gathering_goes_on_where_it_was(bench: Bench, site: Site, engine: Engi
     assert {arm for arm, _, _ in engine.ran} == {"ours"}
     engine.ran.clear()
     gather(bench, site)
+    assert engine.ran == []
+
+
+def test_another_machine_goes_on_from_a_report(bench: Bench, site: Site, engine: Engine, tmp_path: Path) -> None:
+    """1. what the report has is not made again, not even the capacity 2. what it lacks is made at its rates 3. a try that was not clean is
+    made once more 4. the report of both says what each run is of, and of the first ones the same again"""
+    first = dataclasses.replace(bench, starts=1)
+    engine.does = lambda arm: happened(20, step_ms=STEP_MS if arm == "equal" else 2 * STEP_MS)
+    told = {"benchmark": "vllm", **runs_part(first, gather(first, site)[0])}
+    write_json(tmp_path / "report.json", told)
+
+    kept = KeptRuns(tmp_path / "elsewhere", reported_tries([tmp_path / "report.json"]))
+    stamp = dataclasses.replace(STAMP, commit="def", machine=dataclasses.replace(STAMP.machine, cpu_model="another CPU"))
+    there, rates = dataclasses.replace(site, kept=kept, stamp=stamp), [rate for _, rate, _ in engine.ran]
+    engine.ran.clear()
+    engine.does = lambda arm: happened(20, wait_s=2.0)
+    gathering, _ = gather(first, there)
+    assert [(arm, rate) for arm, rate, _ in engine.ran] == [("ours", rates[1]), ("ours", float("inf"))]
+    both = runs_part(first, gathering)
+    assert both["capacity"] == told["capacity"]
+    assert both["machines"] == {"a CPU, 2 cores": 4, "another CPU, 2 cores": 2}
+    tries = [(run["arm"], run["load"], run["try"], run["commit"], bool(run["not_clean"])) for run in both["runs"]]
+    assert tries[:3] == [("equal", "1.0", 1, "abc", False), ("ours", "1.0", 1, "abc", True), ("ours", "1.0", 2, "def", False)]
+    assert plain(both["runs"][:2]) == plain(told["runs"][:2])
+    equal, ours = both["rows"][:2]
+    assert ours["ratios_to_equal"]["ttft_mean_s"] == [2.0] * 3
+    # The single requests of first come, first served are on the other machine.
+    assert "later_p99_s" in equal
+    assert "later_p99_s" not in ours
+    engine.ran.clear()
+    gather(first, there)
     assert engine.ran == []
 
 
@@ -300,3 +331,6 @@ def test_from_the_command_line(
     assert bench_vllm.main(["--out", str(out), "--requests", "21", "--budget-minutes", "0"]) == 1
     assert out.read_bytes() == old
     assert "has no run of these sources" in capsys.readouterr().err
+    (tmp_path / "other.json").write_text('{"benchmark": "overhead"}')
+    assert bench_vllm.main(["--out", str(out), "--reports", str(tmp_path / "other.json"), "--budget-minutes", "0"]) == 1
+    assert "other.json is not a report of this benchmark" in capsys.readouterr().err
