@@ -62,7 +62,7 @@ class Bench:
 @dataclass(frozen=True, slots=True)
 class Site:
     """vLLM with padded steps and at its own pace, where finished runs are kept, what all of them depend on, and those that ask the
-    sidecar besides."""
+    sidecar besides. scoring: see `what_scores`."""
 
     paced: VllmInstallation
     unpaced: VllmInstallation
@@ -70,6 +70,7 @@ class Site:
     stamp: Stamp
     versions: dict[str, str]
     bundle_id: str
+    scoring: str
     common: dict[str, Any]
     asking: dict[str, Any]
 
@@ -95,6 +96,7 @@ def site_of(bench: Bench, vllm_bin: Path, kept: KeptRuns, stamp: Stamp) -> Itera
             vllm_bin.absolute(), make_model(folder / "model"), plugin_folder(folder / "plugin"), bench.settings.step_ms
         )
         versions, manifest = paced.versions(), open_bundle(bench.bundle).manifest
+        scoring = what_scores(manifest)
         yield Site(
             paced=paced,
             unpaced=dataclasses.replace(paced, step_ms=0.0),
@@ -102,8 +104,9 @@ def site_of(bench: Bench, vllm_bin: Path, kept: KeptRuns, stamp: Stamp) -> Itera
             stamp=stamp,
             versions=versions,
             bundle_id=manifest.bundle_id,
+            scoring=scoring,
             common={"vllm": versions, "drivers": driver_sources()},
-            asking={"sidecar": sidecar_sources(), "bundle": what_scores(manifest)},
+            asking={"sidecar": sidecar_sources(), "bundle": scoring},
         )
 
 

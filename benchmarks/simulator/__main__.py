@@ -27,6 +27,8 @@ MODULE = "benchmarks.simulator"
 
 PARTS = ("validation", "studies")
 
+ON_EVERY_WORKLOAD = ("orders", "backlogs")
+
 RESULTS = REPOSITORY / "benchmarks" / "results"
 
 NOTES = (
@@ -86,9 +88,9 @@ def _study(flags: argparse.Namespace) -> dict[str, Any]:
     made = workloads(flags.data, flags.requests)
     found = {}
     for name in flags.studies:
-        # Orders on every workload. The rest on one whose responses are long, where their order matters most.
+        # What depends on the traffic, on every workload. The rest on one whose responses are long, where their order matters most.
         rows = {}
-        for workload in made if name == "orders" else list(made)[:1]:
+        for workload in made if name in ON_EVERY_WORKLOAD else list(made)[:1]:
             rows[workload] = study(STUDIES[name], workload, made[workload], flags.seeds)
             print("\n".join([*study_table(f"{name}, {workload}", rows[workload]), ""]), flush=True)
         found[name] = {"engine": ENGINE, "step_model": STEP_MODEL, "assumptions": ASSUMPTIONS, "workloads": rows}

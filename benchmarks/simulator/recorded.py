@@ -15,6 +15,7 @@ from benchmarks.bench_vllm.oracle_ranker import quantiles_of, shuffled
 from benchmarks.bench_vllm.plan import Planned
 from benchmarks.bench_vllm.rankers import served_ranker
 from benchmarks.bench_vllm.requests import KEPT, estimates_of
+from benchmarks.bench_vllm.site import what_scores
 from benchmarks.replay import RecordsError, Replay, from_records, from_seed
 from benchmarks.simulator.arrivals import as_bench_serve
 from benchmarks.simulator.engine_settings import EngineSettings
@@ -120,7 +121,7 @@ def _real_run(name: str, run: Mapping[str, Any], report: Mapping[str, Any], sour
         # The tiny model's cache holds a million tokens: no run came near it.
         setup=Setup(EngineSettings(max_num_seqs), StepModel(settings["step_ms"] or 1.0), hook=hook),
         requests=requests,
-        estimates=_estimates(arm, replay, flags.seed, kept, report["bundle_id"], sources.bundle),
+        estimates=_estimates(arm, replay, flags.seed, kept, report.get("scoring", ""), sources.bundle),
         figures=run["figures"],
         kept=kept,
     )
@@ -181,7 +182,7 @@ def _estimates(
     replay: Replay,
     seed: int,
     kept: Mapping[str, Sequence[float]] | None,
-    bundle_id: str,
+    scoring: str,
     bundle: Path | None,
 ) -> tuple[Estimate, ...] | None:
     if arm.ranker == "none":
@@ -189,8 +190,8 @@ def _estimates(
     if kept and "quantile" in kept:
         said = kept
     elif arm.ranker == "sidecar":
-        if bundle is None or open_bundle(bundle).bundle_id != bundle_id:
-            raise LeftOutError(f"what its ranker said was not kept, and bundle {bundle_id} is not here to ask it again")
+        if bundle is None or what_scores(open_bundle(bundle).manifest) != scoring:
+            raise LeftOutError("what its ranker said was not kept, and a bundle that says the same is not here to ask it again")
         with served_ranker(arm.ranker, bundle, replay, seed) as address:
             assert address is not None, "bug in ours: a sidecar has an address"
             said = estimates_of(address, [each.prompt for each in replay.requests], arm.hook.get("tier", "any"))

@@ -24,7 +24,7 @@ from benchmarks.simulator.rankers import oracle, ranker_of_tau
 from benchmarks.simulator.request import Estimate, Request
 from benchmarks.simulator.simulate import Balancer, Setup, simulate
 from benchmarks.simulator.traces import Workload, at_rate
-from vllm_client.priority import PolicyName, PolicySettings
+from vllm_client.priority import WINDOW_BACKLOGS, PolicyName, PolicySettings
 
 USUAL_TAU = 0.5
 """Of the simulated ranker: the shipped one reaches 0.48 on a set that it never learned and more on its own (chain.json)."""
@@ -35,6 +35,7 @@ ASK_MS = 5.0
 USUAL_LOAD = 1.0
 """Arrivals as a share of what the engine can do at most: in a real trace, too much at times and too little at others."""
 LOADS = (0.9, 1.1)
+OVERLOAD = 1.2
 FLEET_ENGINES = 4
 
 USUAL_SEEDS = 5
@@ -59,6 +60,7 @@ class Case:
     discipline: Callable[[float], Discipline] = field(default=lambda weight: StaticPriority())
     settings: PolicySettings = field(default_factory=PolicySettings)
     ask_ms: float = ASK_MS
+    window_backlogs: float = WINDOW_BACKLOGS
     load: float = USUAL_LOAD
     engines: int = 1
     balancer: Balancer = "round-robin"
@@ -108,6 +110,19 @@ def _windows() -> Iterator[Case]:
     yield dataclasses.replace(AGEING, order="ageing, 40 s that grow")
 
 
+def _backlogs() -> Iterator[Case]:
+    """Where more comes than the engine can do, so that the queue and with it the window grow."""
+    for case in (
+        FIRST_COME,
+        dataclasses.replace(AGEING, order="ageing, 40 s that stay", settings=PolicySettings(max_window_ms=0)),
+        *(
+            dataclasses.replace(AGEING, order=f"ageing, {factor:g} times the backlog", window_backlogs=factor)
+            for factor in (1.0, 2.0, WINDOW_BACKLOGS, 8.0)
+        ),
+    ):
+        yield dataclasses.replace(case, load=OVERLOAD)
+
+
 def _asking() -> Iterator[Case]:
     yield FIRST_COME
     for ask_ms in (0.0, 10.0, 100.0, 1000.0):
@@ -131,6 +146,7 @@ STUDIES: Mapping[str, Sequence[Case]] = {
     "loads": tuple(_loads()),
     "rankers": tuple(_rankers()),
     "windows": tuple(_windows()),
+    "backlogs": tuple(_backlogs()),
     "asking": tuple(_asking()),
     "fleets": tuple(_fleets()),
 }
@@ -220,7 +236,13 @@ def _figures(case: Case, requests: Sequence[Request], capacity: float, seed: int
         ENGINE,
         STEP_MODEL,
         case.discipline(prompt_weight(requests)),
-        Hook(case.policy, case.settings, gate_in_flight=ENGINE.max_num_seqs // 4, ask_ms=case.ask_ms),
+        Hook(
+            case.policy,
+            case.settings,
+            gate_in_flight=ENGINE.max_num_seqs // 4,
+            ask_ms=case.ask_ms,
+            window_backlogs=case.window_backlogs,
+        ),
         engines=case.engines,
         balancer=case.balancer,
     )

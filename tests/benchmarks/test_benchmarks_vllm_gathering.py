@@ -92,8 +92,8 @@ def bench(tmp_path: Path) -> Bench:
 def site(tmp_path: Path) -> Site:
     vllm = VllmInstallation(tmp_path, tmp_path, tmp_path, STEP_MS)
     kept = KeptRuns(tmp_path / "runs")
-    common, asking = {"vllm": {"vllm": "1"}, "drivers": "d"}, {"sidecar": "s", "bundle_id": "b"}
-    return Site(vllm, vllm, kept, STAMP, {"vllm": "1"}, "b", common, asking)
+    common, asking = {"vllm": {"vllm": "1"}, "drivers": "d"}, {"sidecar": "s", "bundle": "b"}
+    return Site(vllm, vllm, kept, STAMP, {"vllm": "1"}, "b", "scores", common, asking)
 
 
 def gather(bench: Bench, site: Site, budget_s: float | None = None) -> tuple[Gathering, list[int]]:
@@ -134,7 +134,7 @@ def test_a_gathering_goes_on_where_it_was(bench: Bench, site: Site, engine: Engi
     assert engine.ran == []
     assert runs_part(bench, gathering)["commits"] == {"abc": 8}
 
-    gather(bench, dataclasses.replace(site, asking={"sidecar": "s", "bundle_id": "other"}))
+    gather(bench, dataclasses.replace(site, asking={"sidecar": "s", "bundle": "other"}))
     assert {arm for arm, _, _ in engine.ran} == {"ours"}
     engine.ran.clear()
     gather(bench, site)
@@ -323,7 +323,17 @@ def test_from_the_command_line(
     assert bench_vllm.main(["--out", str(out), "--parts", "low_load", "--requests", "20", "--budget-minutes", "0"]) == 0
     document = json.loads(out.read_text())
     assert [run["not_clean"] for run in document["runs"]] == ["the engine ended early", None]
-    assert {"stamp", "vllm", "bundle_id", "ratios", "ratio_ranges", "repetitions", "commits", "machines"} <= document.keys()
+    assert {
+        "stamp",
+        "vllm",
+        "bundle_id",
+        "scoring",
+        "ratios",
+        "ratio_ranges",
+        "repetitions",
+        "commits",
+        "machines",
+    } <= document.keys()
     assert len(engine.ran) == 2
     assert (seen[0].arms, seen[0].loads) == (("equal",), ("1.0",))
     assert "1.0 equal" in capsys.readouterr().out

@@ -12,9 +12,12 @@ import pytest
 
 from benchmarks.bench_vllm.process import VllmInstallation
 from benchmarks.bench_vllm.queue import QueueSampler
+from benchmarks.bench_vllm.site import what_scores
 from benchmarks.bench_vllm.sources import DRIVERS, content_hash, driver_sources, sidecar_sources
 from benchmarks.process import ProcessError
 from benchmarks.stamp import REPOSITORY
+from pars.v1 import bundle_pb2
+from sidecar.bundle import open_bundle
 
 
 @pytest.fixture
@@ -54,6 +57,23 @@ def test_only_what_drives_a_run_matters(copied: Path) -> None:
     assert sidecar_sources(copied) == sidecar
     (copied / "sidecar" / "batching.py").write_text("changed = True\n")
     assert sidecar_sources(copied) != sidecar
+
+
+def test_a_bundle_is_what_it_scores_and_not_who_exported_it(tiny_bundle: Path) -> None:
+    """What the exporting machine measured has the last digits of its CPU. The rest makes scores what they are."""
+    manifest = open_bundle(tiny_bundle).manifest
+    elsewhere, other = bundle_pb2.BundleManifest(), bundle_pb2.BundleManifest()
+    elsewhere.CopyFrom(manifest)
+    elsewhere.golden_prompts[0].score += 1e-6
+    elsewhere.parity.max_score_difference *= 2
+    elsewhere.bundle_id = "another"
+    assert what_scores(elsewhere) == what_scores(manifest)
+    other.CopyFrom(manifest)
+    other.files[0].sha256 = "0" * 64
+    assert what_scores(other) != what_scores(manifest)
+    other.CopyFrom(manifest)
+    other.encoder_calibration.expected_tokens[0] += 1
+    assert what_scores(other) != what_scores(manifest)
 
 
 def test_words_do_not_matter_and_strings_that_are_used_do(tmp_path: Path) -> None:

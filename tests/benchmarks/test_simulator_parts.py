@@ -81,6 +81,8 @@ def test_the_hook_asks_when_enough_are_in_flight() -> None:
     assert hook.place(request, estimate, in_flight=4, backlog_ms=0) == (vllm_priority(0.25, 1234.0), 7.0)
     # Four times the backlog is 60 s, 20 more than the window, of which a quarter is taken off.
     assert hook.place(request, estimate, in_flight=4, backlog_ms=15_000) == (vllm_priority(0.25, 1234.0) - 5_000, 7.0)
+    twice = Hook("ageing", window_backlogs=2.0)
+    assert twice.place(request, estimate, in_flight=4, backlog_ms=30_000) == (vllm_priority(0.25, 1234.0) - 5_000, 0.0)
     assert hook.place(request, None, in_flight=4, backlog_ms=0) == (vllm_priority(None, 1234.0), 0.0)
     assert Hook("equal", ask_ms=7.0).place(request, estimate, in_flight=9, backlog_ms=0) == (0, 0.0)
     settings = PolicySettings(prefill_ms_per_token=1.0, decode_ms_per_token=2.0, stretch=3.0)

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.bench_vllm.kept_runs import REPLACED, KeptRuns
 from benchmarks.bench_vllm.requests import KEPT
+from benchmarks.bench_vllm.site import what_scores
 from benchmarks.replay import RecordsError, from_seed
 from benchmarks.report import write_json
 from benchmarks.simulator import __main__ as simulator
@@ -27,6 +28,7 @@ from benchmarks.simulator.request import Outcome, Request
 from benchmarks.simulator.simulate import Setup, simulate
 from benchmarks.simulator.step_model import StepModel
 from benchmarks.simulator.validation import COMPARED_FIGURES, errors_of, fitting_runs, summary_of, validated
+from sidecar.bundle import open_bundle
 
 REQUESTS, SLOTS, RATE = 120, 4, 3.3
 AROUND_MS = 12.0
@@ -90,7 +92,7 @@ def write_report(
     }
     report = folder / "some_vllm.json"
     settings = {"max_num_seqs": SLOTS, "step_ms": 20.0}
-    write_json(report, {"bundle_id": "abc", "settings": settings, "workloads": workloads, "runs": runs})
+    write_json(report, {"scoring": "abc", "settings": settings, "workloads": workloads, "runs": runs})
     return Sources(report, records=None, bundle=None, runs=[folder / "runs"])
 
 
@@ -147,7 +149,7 @@ def test_a_single_repetition_is_judged_by_its_other_runs(tmp_path: Path) -> None
     assert validated(runs[:1])["summary"] == {}
 
 
-def test_runs_that_cannot_be_rebuilt_are_left_out_and_named(tmp_path: Path) -> None:
+def test_runs_that_cannot_be_rebuilt_are_left_out_and_named(tmp_path: Path, tiny_bundle: Path) -> None:
     sources = write_report(tmp_path, PADDED, ["equal", "ours"], 1, keeps=False)
     document = json.loads(sources.report.read_text())
     document["runs"][0]["not_clean"] = "3 requests failed"
@@ -155,7 +157,19 @@ def test_runs_that_cannot_be_rebuilt_are_left_out_and_named(tmp_path: Path) -> N
     runs, left_out = real_runs(sources)
     assert runs == []
     assert left_out["some_vllm equal-1.0-1"] == "3 requests failed"
-    assert "bundle abc is not here" in left_out["some_vllm ours-1.0-1"]
+    assert "a bundle that says the same is not here" in left_out["some_vllm ours-1.0-1"]
+    assert real_runs(dataclasses.replace(sources, bundle=tiny_bundle)) == (runs, left_out)
+
+
+def test_a_bundle_that_says_the_same_is_asked_again(tmp_path: Path, tiny_bundle: Path) -> None:
+    sources = write_report(tmp_path, PADDED, ["ours"], 1, keeps=False)
+    document = json.loads(sources.report.read_text())
+    write_json(sources.report, {**document, "scoring": what_scores(open_bundle(tiny_bundle).manifest)})
+    (run,), left_out = real_runs(dataclasses.replace(sources, bundle=tiny_bundle))
+    assert left_out == {}
+    assert run.estimates is not None
+    assert len(run.estimates) == REQUESTS
+    assert len({each.quantile for each in run.estimates}) > REQUESTS / 10
 
 
 def test_a_run_that_was_made_again_is_not_left_out(tmp_path: Path) -> None:
