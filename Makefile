@@ -213,8 +213,8 @@ bench-vllm: setup vllm-env $(BUNDLE)/manifest.json ## order and latency on a rea
 bench-vllm-smoke: setup vllm-env $(BUNDLE)/manifest.json ## does bench-vllm work? Two minutes, three engine starts, nothing measured
 	$(BIN)/python -m benchmarks.bench_vllm --vllm-bin $(VLLM_BIN) --bundle $(BUNDLE) --out runs/bench_vllm_smoke.json --smoke
 
-simulate: setup ## the order of requests, simulated: DATA=folder of traces and of what bench-vllm replayed; without it made-up requests
-	$(if $(DATA),$(BIN)/python -m benchmarks.simulator validate --records $(DATA)/alpaca_vicuna7b.parquet $(VALIDATE_FLAGS))
+simulate: setup $(if $(DATA),$(BUNDLE)/manifest.json) ## the order of requests, simulated: DATA=folder of traces and of what bench-vllm replayed; without it made-up requests
+	$(if $(DATA),$(BIN)/python -m benchmarks.simulator validate --records $(DATA)/alpaca_vicuna7b.parquet --bundle $(BUNDLE))
 	$(BIN)/python -m benchmarks.simulator study $(if $(DATA),--data $(DATA)) $(STUDY_FLAGS)
 	$(BIN)/python -m benchmarks.quoted
 
