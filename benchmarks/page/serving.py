@@ -164,6 +164,8 @@ def _stamped(name: str, document: Figures) -> list[str]:
     stamp = document.get("stamp")
     if not stamp:
         return [f"{link} has machine, versions, commits and commands."]
+    # A report of many runs: they may have been made on several machines.
+    machines = ", ".join(f"{count} runs on {machine}" for machine, count in document.get("machines", {}).items())
     return paragraph(
-        f"{link}: {stamp['machine']['cpu_model']}, commit {stamp['commit'][:12]}, {stamp['date'][:10]}, `{stamp['command']}`."
+        f"{link}: {machines or stamp['machine']['cpu_model']}, commit {stamp['commit'][:12]}, {stamp['date'][:10]}, `{stamp['command']}`."
     )

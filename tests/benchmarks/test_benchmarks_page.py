@@ -180,6 +180,9 @@ def test_vllm_and_gpu_have_their_sections() -> None:
     assert "| mean latency per token, first come over ours | burst | not measured | | ≥ 2 | |" in text
     assert "| end-to-end p99 above first come, in windows of 40 s | 1x | 0.4 | 0.2 to 1.2 | ≤ 1 | yes |" in text
     assert "| end-to-end mean at 0.3x, loss to first come | 0.3x | 0.01 | 0 to 0.02 | ≤ 0.01 | yes |" in text
+    assert "results/vllm.json): a CPU, commit 0123456789ab" in text
+    machines = {"machines": {"a CPU, 2 cores": 51, "another CPU, 4 cores": 9}}
+    assert "51 runs on a CPU, 2 cores, 9 runs on another CPU, 4 cores, commit" in text_of({"vllm": VLLM | machines})
     assert "| fp16 | 1.5 | 61,234 |" in text
     assert "| `p99_ms_at_1000_per_s` | 2 | 1.5 | fp16 | yes |" in text
     assert "- Failed: fp16: no library" in text
