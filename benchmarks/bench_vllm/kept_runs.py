@@ -45,7 +45,11 @@ class KeptRuns:
             if document is not None and document["key"] == key:
                 found: Tries = document["tries"]
                 return found
-        return list(self._reported.get(key, ()))
+        return self.reported(depends_on)
+
+    def reported(self, depends_on: Mapping[str, Any]) -> Tries:
+        """What a report tells of it, whatever the folder has."""
+        return list(self._reported.get(key_of(depends_on), ()))
 
     def add(self, name: str, depends_on: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
         """Keep one more try. Returns it as it is kept, so that a new and a kept result are the same to the last digit."""
@@ -85,7 +89,7 @@ def reported_tries(reports: Iterable[Path]) -> dict[str, Tries]:
             report = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ReportError(f"{path} is not JSON: {error}") from error
-        if not isinstance(report, dict) or report.get("benchmark") != BENCHMARK:
+        if not isinstance(report, dict) or report.get("benchmark") != BENCHMARK or not {"capacity", "runs"} <= report.keys():
             raise ReportError(f"{path} is not a report of this benchmark")
         tries: dict[str, Tries] = {}
         for one_try in (report["capacity"], *report["runs"], *report.get(LOW_LOAD, {}).get("starts", ())):

@@ -13,7 +13,7 @@ from benchmarks.bench_vllm.kept_runs import KEY, key_of
 from benchmarks.bench_vllm.plan import BURST, LASTING, Planned
 from benchmarks.bench_vllm.process import ENVIRONMENT, serve_flags
 from benchmarks.bench_vllm.requests import KEPT
-from benchmarks.bench_vllm.rows import CleanRuns, Tries, ratios_of, rows_of
+from benchmarks.bench_vllm.rows import CleanRuns, Whys, ratios_of, rows_of
 from benchmarks.bench_vllm.site import Bench, Site
 
 NOTES = (
@@ -85,7 +85,7 @@ def _tries(bench: Bench, gathering: Gathering) -> dict[Planned, list[dict[str, A
 
 
 def _runs_json(
-    gathering: Gathering, tries: Mapping[Planned, Sequence[Mapping[str, Any]]], whys: Tries, clean: CleanRuns
+    gathering: Gathering, tries: Mapping[Planned, Sequence[Mapping[str, Any]]], whys: Whys, clean: CleanRuns
 ) -> Iterator[dict[str, Any]]:
     """All tries of all runs, but for their single requests."""
     for run, its_tries in tries.items():

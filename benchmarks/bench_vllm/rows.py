@@ -46,14 +46,14 @@ SHOWN_FIGURES = {
 CleanRuns = Mapping[Planned, Figures]
 """Of each run that has a clean try, the figures of it."""
 
-Tries = Mapping[Planned, Sequence[str | None]]
+Whys = Mapping[Planned, Sequence[str | None]]
 """Of each run that was tried, what was wrong with each of its tries; None: nothing."""
 
 Taken = Callable[[Mapping[str, Figures]], float]
 """One repetition at one load, figures by arm → a ratio or a difference."""
 
 
-def rows_of(clean: CleanRuns, tries: Tries, starts: int) -> list[dict[str, Any]]:
+def rows_of(clean: CleanRuns, tries: Whys, starts: int) -> list[dict[str, Any]]:
     """One row for each arm and load that was tried: the slowest arrivals first, arms in the order in which they first were.
 
     starts: repetitions with a clean run, of planned_starts. A figure is [median, lowest, highest] over them.
@@ -111,7 +111,7 @@ def ratio_lines(ratios: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {value}" for name, value in ratios.items()]
 
 
-def _row(arm: str, load: str, clean: CleanRuns, tries: Tries, planned_starts: int) -> dict[str, Any]:
+def _row(arm: str, load: str, clean: CleanRuns, tries: Whys, planned_starts: int) -> dict[str, Any]:
     own = [figures for run, figures in clean.items() if (run.arm, run.load) == (arm, load)]
     outcomes = [why for run, whys in tries.items() if (run.arm, run.load) == (arm, load) for why in whys]
     names = dict.fromkeys(name for figures in own for name in figures)

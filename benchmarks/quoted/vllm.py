@@ -128,6 +128,7 @@ def _bounds(rows: Mapping[tuple[str, str], Figures]) -> list[str]:
     return [
         "What it costs the longest, in seconds beside first come, first served, at the load where that is most. The window bounds",
         "overtaking: no request that arrives so much later goes first. It is that of a short queue; it grows where nothing says it stays.",
+        "How much later a request was is known of the starts whose single requests were kept, which may be fewer than above.",
         "",
         "| order | window | p99 end to end | first token of the same request, later by: p99 | most | load |",
         "|---|---|---|---|---|---|",

@@ -61,12 +61,19 @@ def test_runs_that_reports_tell_of_count_as_made(tmp_path: Path) -> None:
     assert [each["rounds"] for each in kept.tries("low_load-1", start)] == [100]
     assert kept.tries("capacity", capacity) == [{KEY: key_of(capacity)}]
     kept.add("a-1", run, {"try": 3})
+    assert [each["try"] for each in kept.reported(run)] == [1, 2]
     assert [each["try"] for each in kept.tries("a-1", run)] == [1, 2, 3]
     assert KeptRuns(tmp_path, reported_tries([paths[1]])).tries("a-1", run) == kept.tries("a-1", run)
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [("{", "is not JSON"), ("[]", "is not a report"), ('{"runs": []}', "is not a report")]
+    ("text", "why"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not a report"),
+        ('{"runs": []}', "is not a report"),
+        ('{"benchmark": "vllm"}', "is not a report"),
+    ],
 )
 def test_a_file_that_is_no_report_is_refused(tmp_path: Path, text: str, why: str) -> None:
     (tmp_path / "report.json").write_text(text)

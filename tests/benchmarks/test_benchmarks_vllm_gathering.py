@@ -141,7 +141,9 @@ def test_a_gathering_goes_on_where_it_was(bench: Bench, site: Site, engine: Engi
     assert engine.ran == []
 
 
-def test_another_machine_goes_on_from_a_report(bench: Bench, site: Site, engine: Engine, tmp_path: Path) -> None:
+def test_another_machine_goes_on_from_a_report(
+    bench: Bench, site: Site, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """1. what the report has is not made again, not even the capacity 2. what it lacks is made at its rates 3. a try that was not clean is
     made once more 4. the report of both says what each run is of, and of the first ones the same again"""
     first = dataclasses.replace(bench, starts=1)
@@ -149,6 +151,12 @@ def test_another_machine_goes_on_from_a_report(bench: Bench, site: Site, engine:
     told = {"benchmark": "vllm", **runs_part(first, gather(first, site)[0])}
     write_json(tmp_path / "report.json", told)
 
+    # The other machine is slower and has found out so; the rates are the report's all the same.
+    slower = happened(4) | {"client": happened(4)["client"] | {"output_throughput": 650.0}}
+    monkeypatch.setattr(vllm_gathering, "measure_capacity", lambda *_: slower)
+    own = Gathering(first, dataclasses.replace(site, kept=KeptRuns(tmp_path / "elsewhere"))).capacity()
+    assert own is not None
+    assert own["tokens_per_s"] == 650.0
     kept = KeptRuns(tmp_path / "elsewhere", reported_tries([tmp_path / "report.json"]))
     stamp = dataclasses.replace(STAMP, commit="def", machine=dataclasses.replace(STAMP.machine, cpu_model="another CPU"))
     there, rates = dataclasses.replace(site, kept=kept, stamp=stamp), [rate for _, rate, _ in engine.ran]
