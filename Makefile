@@ -12,7 +12,9 @@ CHECKPOINT ?= default_ranker
 PRECISION ?= fp32
 # bundles/default_ranker-fp32; for runs/x/checkpoint, bundles/x-fp32.
 BUNDLE ?= bundles/$(notdir $(CHECKPOINT:/checkpoint=))-$(PRECISION)
-INT8_BUNDLE := bundles/$(notdir $(CHECKPOINT:/checkpoint=))-int8
+# What the benchmark holds beside fp32: the fastest precision of this CPU that keeps the order.
+BEST ?= $(if $(shell grep -sm1 -w amx_bf16 /proc/cpuinfo),bf16,int8)
+BEST_BUNDLE := bundles/$(notdir $(CHECKPOINT:/checkpoint=))-$(BEST)
 ADDRESS ?= 127.0.0.1:50151
 PROMPTS ?= docs/demo_prompts.txt
 SOURCE ?= alpaca
@@ -38,7 +40,7 @@ $(VENV)/.ready: pyproject.toml .ci/constraints.txt
 	$(BIN)/pip install --quiet --upgrade --constraint .ci/constraints.txt pip
 # torch first and on its own, so that nothing else chooses its build; README says how to get the small one.
 	$(BIN)/pip install --quiet "$$(grep '^torch==' .ci/constraints.txt)"
-	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[$(RUNTIME),otel,export,bench]' --group test --group lint
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[$(RUNTIME),openvino,otel,export,bench]' --group test --group lint
 	touch $@
 
 vllm-env: $(VLLM_VENV)/.ready ## make an environment with the real vLLM (VLLM_VERSION, on the CPU) and our client's wheel
@@ -104,7 +106,7 @@ default-ranker: backbone ## train the shipped ranker again: DATA=folder of the r
 	$(BIN)/python -m trainer train --recipe trainer/recipes/default_ranker.toml --data $(DATA) --out runs/default \
 		--backbone-folder runs/all-MiniLM-L6-v2
 
-export: setup ## export CHECKPOINT (default_ranker) to BUNDLE in PRECISION fp32, fp16 or int8
+export: setup ## export CHECKPOINT (default_ranker) to BUNDLE in PRECISION fp32, fp16, int8 or bf16
 	$(BIN)/python -m exporter $(CHECKPOINT) --out $(BUNDLE) --precision $(PRECISION)
 
 $(CHECKPOINT)/ranker.json:
@@ -113,9 +115,9 @@ $(CHECKPOINT)/ranker.json:
 $(BUNDLE)/manifest.json: $(CHECKPOINT)/ranker.json | setup
 	$(BIN)/python -m exporter $(CHECKPOINT) --out $(BUNDLE) --precision $(PRECISION)
 
-ifneq ($(BUNDLE),$(INT8_BUNDLE))
-$(INT8_BUNDLE)/manifest.json: $(CHECKPOINT)/ranker.json | setup
-	$(BIN)/python -m exporter $(CHECKPOINT) --out $(INT8_BUNDLE) --precision int8
+ifneq ($(BUNDLE),$(BEST_BUNDLE))
+$(BEST_BUNDLE)/manifest.json: $(CHECKPOINT)/ranker.json | setup
+	$(BIN)/python -m exporter $(CHECKPOINT) --out $(BEST_BUNDLE) --precision $(BEST)
 endif
 
 serve: setup $(BUNDLE)/manifest.json ## serve BUNDLE at ADDRESS until Ctrl-C, exporting the shipped ranker first if need be
@@ -168,8 +170,8 @@ proto-check: ## fail when the committed stubs are not those of the .proto files
 	@out=$$(mktemp -d); trap "rm -r $$out" EXIT; $(MAKE) --no-print-directory proto OUT=$$out; \
 		diff -r --exclude=__pycache__ --exclude=__init__.py --exclude='*.proto' $$out/pars/v1 proto/pars/v1
 
-bench-overhead: setup $(BUNDLE)/manifest.json $(INT8_BUNDLE)/manifest.json peers-env ## the sidecar against the bare ONNX session and other servers, in one run
-	$(BIN)/python -m benchmarks.bench_overhead --bundle $(BUNDLE) --checkpoint $(CHECKPOINT) --best-bundle $(INT8_BUNDLE) --peers all \
+bench-overhead: setup $(BUNDLE)/manifest.json $(BEST_BUNDLE)/manifest.json peers-env ## the sidecar against the bare ONNX session and other servers, in one run
+	$(BIN)/python -m benchmarks.bench_overhead --bundle $(BUNDLE) --checkpoint $(CHECKPOINT) --best-bundle $(BEST_BUNDLE) --peers all \
 		--out benchmarks/results/overhead.json $(BENCH_FLAGS)
 	$(BIN)/python -m benchmarks.quoted
 

@@ -19,10 +19,12 @@ from benchmarks.jobs import AloneJob, AroundJob, FullTiltJob, answer_jobs
 from benchmarks.measurement import Call, Recording
 from benchmarks.workload import sample
 from pars.v1 import ranker_pb2
+from sidecar import golden
 from sidecar.bundle import open_bundle
 from sidecar.cores import allotted_cores
+from sidecar.encoder import open_encoder
 from sidecar.scorer import ProviderChoice, TokenizedPrompt
-from sidecar.session import CPU, OnnxScorer
+from sidecar.session import CUDA
 from sidecar.settings import CUDA_WORKERS
 from sidecar.tokenization import PromptTokenizer
 from vllm_client.prompt_files import read_prompts
@@ -45,11 +47,13 @@ class Bare:
         self._prompts = prompts
         self._tokenizer = PromptTokenizer.for_bundle(bundle)
         self._tokenized = self._tokenizer.encode(prompts)
-        self._scorer = OnnxScorer(bundle, provider, threads=1)
-        self._scorer.replay_golden()
-        self._wide_scorer = OnnxScorer(bundle, provider, threads=allotted_cores())
-        self._wide_scorer.replay_golden()
-        self._threads = allotted_cores() if self._scorer.provider == CPU else CUDA_WORKERS
+        cores = allotted_cores()
+        self._scorer = open_encoder(bundle, provider, workers=cores)
+        golden.replay(bundle, self._scorer, "score")
+        self._wide_scorer = open_encoder(bundle, provider, threads=cores)
+        golden.replay(bundle, self._wide_scorer, "score")
+        on_gpu = self._scorer.provider == CUDA
+        self._threads = CUDA_WORKERS if on_gpu else cores
         chosen = sample(prompts, SAMPLE_PROMPTS)
         scores = [float(self._scorer.score([prompt])[0]) for prompt in self._tokenizer.encode(chosen)]
         tokens = [len(prompt.token_ids) for prompt in self._tokenized]
@@ -57,7 +61,7 @@ class Bare:
             "bundle_id": bundle.bundle_id,
             "model_name": bundle.manifest.model_name,
             "execution_provider": self._scorer.provider,
-            "on_gpu": self._scorer.provider != CPU,
+            "on_gpu": on_gpu,
             "has_ngram": bundle.ngram_weights is not None,
             "threads": self._threads,
             "tokens": {

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # The last three are what onnxruntime-gpu[cuda,cudnn] computes with. No constraint pins them: only this tells which they were.
 PACKAGES = (
-    *("pars-sidecar", "onnxruntime", "onnxruntime-gpu", "grpcio", "tokenizers", "numpy"),
+    *("pars-sidecar", "onnxruntime", "onnxruntime-gpu", "openvino", "grpcio", "tokenizers", "numpy"),
     *("nvidia-cuda-runtime", "nvidia-cublas", "nvidia-cudnn-cu13"),
 )
 
@@ -92,7 +92,7 @@ def _versions() -> dict[str, str]:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            continue  # there is one of the two runtimes, and CUDA only beside one of them
+            continue  # there is one of ONNX Runtime's two wheels, CUDA only beside one of them, and OpenVINO is an extra
     return found
 
 

@@ -20,8 +20,9 @@ from pars.text import MAX_CHARS
 from pars.v1 import bundle_pb2
 from sidecar import golden
 from sidecar.bundle import FORMAT_VERSION, MODEL_FILE, NGRAM_FILE, TOKENIZER_FILE, Bundle, open_bundle
+from sidecar.encoder import open_encoder
 from sidecar.ngram_scorer import NgramScorer
-from sidecar.session import OnnxScorer
+from sidecar.scorer import Scorer
 from sidecar.tokenization import PromptTokenizer
 from trainer.checkpoint import Checkpoint, read_checkpoint
 
@@ -46,7 +47,8 @@ def export_bundle(checkpoint_folder: Path, out: Path, precision: Precision) -> b
             np.save(folder / NGRAM_FILE, checkpoint.ngram_weights)
         manifest = _describe(checkpoint, graph, precision)
         unproven = Bundle(folder=folder, manifest=manifest, ngram_weights=checkpoint.ngram_weights)
-        scorer = OnnxScorer(unproven, provider="cpu")
+        scorer = open_encoder(unproven, "cpu")
+        manifest.made_with.update({package: version(package) for package in (*MAKERS, *precision.run_by)})
         manifest.parity.CopyFrom(check_parity(checkpoint.ranker, reference, unproven, scorer, precision))
         manifest.scores_depend_on_batch = manifest.parity.max_batch_difference > manifest.parity.batch_difference_tolerance
         manifest.golden_tolerance = precision.golden_tolerance * reference.spread
@@ -54,7 +56,7 @@ def export_bundle(checkpoint_folder: Path, out: Path, precision: Precision) -> b
         write_manifest(folder, manifest)
         # The last proof: what a sidecar does at start, on the files as they are.
         opened = open_bundle(folder)
-        OnnxScorer(opened, provider="cpu").replay_golden()
+        golden.replay(opened, open_encoder(opened, "cpu"), "score")
         if opened.ngram_weights is not None:
             golden.replay(opened, NgramScorer(opened.ngram_weights), "ngram_score")
     return opened.manifest
@@ -84,7 +86,6 @@ def _describe(checkpoint: Checkpoint, graph: Graph, precision: Precision) -> bun
         encoder_calibration=to_calibration(card.calibration, card.length_tokenizer),
         licence=card.licence,
         data_statement=card.data_statement,
-        made_with={package: version(package) for package in MAKERS},
     )
     if checkpoint.ngram_weights is not None:
         if card.ngram_calibration is None:
@@ -95,7 +96,7 @@ def _describe(checkpoint: Checkpoint, graph: Graph, precision: Precision) -> bun
     return manifest
 
 
-def _record_golden(bundle: Bundle, scorer: OnnxScorer) -> None:
+def _record_golden(bundle: Bundle, scorer: Scorer) -> None:
     tokenizer = PromptTokenizer.for_bundle(bundle)
     for prompt in GOLDEN_PROMPTS:
         tokenized = tokenizer.encode([prompt])

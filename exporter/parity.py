@@ -13,7 +13,7 @@ from exporter.precision import Precision
 from exporter.probe_prompts import PROBE_PROMPTS
 from pars.v1 import bundle_pb2
 from sidecar.bundle import Bundle
-from sidecar.session import OnnxScorer
+from sidecar.scorer import Scorer
 from sidecar.tokenization import PromptTokenizer
 from trainer.ranker import Ranker
 
@@ -42,9 +42,7 @@ def probe(ranker: Ranker) -> Probe:
     return Probe(scores, spread)
 
 
-def check_parity(
-    ranker: Ranker, reference: Probe, bundle: Bundle, scorer: OnnxScorer, precision: Precision
-) -> bundle_pb2.Parity:
+def check_parity(ranker: Ranker, reference: Probe, bundle: Bundle, scorer: Scorer, precision: Precision) -> bundle_pb2.Parity:
     """Token ids, then score values, then order. Returns the figures for the manifest; raises ParityError."""
     tokenized = PromptTokenizer.for_bundle(bundle).encode(PROBE_PROMPTS)
     for prompt, served, trained in zip(PROBE_PROMPTS, tokenized, ranker.tokenize(PROBE_PROMPTS), strict=True):

@@ -17,7 +17,8 @@ class Precision:
 
     score_tolerance: largest difference to PyTorch in fp32. tau_b_floor: lowest rank agreement with it. golden_tolerance: largest
     difference when the bundle is opened on another machine. int8 moved a score by up to 0.09 and gave tau-b 0.978 on MiniLM, so its
-    bounds only catch what is broken. convert: file of the plain graph, folder for the result → its file.
+    bounds only catch what is broken. convert: file of the plain graph, folder for the result → its file. run_by: the package of a runtime
+    of its own.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Precision:
     tau_b_floor: float
     golden_tolerance: float
     convert: Callable[[Path, Path], Path]
+    run_by: tuple[str, ...] = ()
 
 
 def _keep(plain: Path, folder: Path) -> Path:
@@ -55,5 +57,6 @@ PRECISIONS = {
         Precision("fp32", bundle_pb2.PRECISION_FP32, 1e-4, 0.9999, 1e-3, _keep),
         Precision("fp16", bundle_pb2.PRECISION_FP16, 2e-2, 0.99, 3e-2, _to_fp16),
         Precision("int8", bundle_pb2.PRECISION_INT8_DYNAMIC, 0.3, 0.93, 0.1, to_int8),
+        Precision("bf16", bundle_pb2.PRECISION_BF16, 5e-2, 0.97, 5e-2, _keep, run_by=("openvino",)),
     )
 }

@@ -33,12 +33,12 @@ def load_ranker(folder: Path, settings: Settings) -> LoadedRanker:
     Raises BundleError, ProviderError, WarmUpError, or SettingsError when the settings do not fit the bundle.
     """
     _log.debug("loading folder=%s", folder)
-    _, threads = settings.cpu_threads()
-    ranker = Ranker.load(folder, settings.provider, threads)
+    workers, threads = settings.cpu_threads()
+    ranker = Ranker.load(folder, settings.provider, threads, workers)
     max_tokens = ranker.manifest.input.max_tokens
     settings.check_fits(max_tokens)
     try:
-        # A run of one thread on a CPU is timed by that thread's own clock: a bundle is also loaded beside one that serves.
+        # A run of ONNX Runtime's on one core is timed by its thread's own clock: a bundle is also loaded beside one that serves.
         on_this_thread = threads == 1 and ranker.execution_provider == CPU
         clock = time.thread_time_ns if on_this_thread else time.perf_counter_ns
         return LoadedRanker(ranker, cost_model.measure(ranker.encoder.scorer, max_tokens, clock))

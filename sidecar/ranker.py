@@ -7,9 +7,9 @@ from pars.v1 import bundle_pb2, ranker_pb2
 from sidecar import golden
 from sidecar.bundle import open_bundle
 from sidecar.calibration import Calibrator
+from sidecar.encoder import open_encoder
 from sidecar.ngram_scorer import NgramScorer
 from sidecar.scorer import ProviderChoice, Scorer
-from sidecar.session import OnnxScorer
 from sidecar.tokenization import PromptTokenizer
 
 
@@ -33,14 +33,14 @@ class Ranker:
     ngram: TierScorer | None
 
     @classmethod
-    def load(cls, folder: Path, provider: ProviderChoice, threads: int) -> "Ranker":
-        """Verify the bundle, open its session and replay its golden prompts in every tier.
+    def load(cls, folder: Path, provider: ProviderChoice, threads: int, workers: int = 1) -> "Ranker":
+        """Verify the bundle, open its session and replay its golden prompts in every tier. The rest as in open_encoder.
 
         Raises BundleError, ProviderError or WarmUpError.
         """
         bundle = open_bundle(folder)
-        encoder = OnnxScorer(bundle, provider, threads)
-        encoder.replay_golden()
+        encoder = open_encoder(bundle, provider, workers=workers, threads=threads)
+        golden.replay(bundle, encoder, "score")
         ngram = None
         if bundle.ngram_weights is not None:
             ngram_scorer = NgramScorer(bundle.ngram_weights)

@@ -6,11 +6,8 @@ finished batch makes one hop back to the event loop, which alone touches futures
 """
 
 import asyncio
-import contextlib
 import logging
 import math
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +18,7 @@ import numpy as np
 from sidecar.batching import BatchLimits, CostModel, next_batch
 from sidecar.errors import CallError, DeadlineError, ModelError, NotServingError, ScoringFailedError
 from sidecar.load import LoadEstimate, LoopLag
+from sidecar.niceness import step_back
 from sidecar.observer import Observer
 from sidecar.scorer import Scorer, TokenizedPrompt
 from sidecar.tier_rule import Expectation
@@ -32,10 +30,6 @@ JOIN_S = 10.0
 PROBE_S = 1.0
 """How often a failed model is tried while nobody calls. Load balancers send nothing to a red server, so without a probe one
 failure would keep it red for ever."""
-
-NICENESS = 5
-"""Of model threads, on top of the process's. As nice as the event loop, they keep it waiting for a core when all are busy: measured at
-three times capacity on two cores, the n-gram tier's answers then took 40 ms instead of 3, and fewer of the encoder's came in time."""
 
 _log = logging.getLogger(__name__)
 
@@ -259,7 +253,7 @@ class BatchRunner:
     # --- on worker threads ---
 
     def _work(self) -> None:
-        _step_back()
+        step_back()
         while batch := self._take():
             started_ns = self._clock()
             scores = self._run(batch)
@@ -348,14 +342,6 @@ class BatchRunner:
         except RuntimeError:
             # The loop is closed: close() had given up on this thread, and nobody is left to answer.
             _log.debug("a batch ended after its event loop")
-
-
-def _step_back() -> None:
-    """Let the event loop's thread go first where cores are short: Linux counts niceness by thread. Lowering it needs no right."""
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        with contextlib.suppress(OSError):  # a sandbox may forbid it; scoring goes on as it is
-            os.setpriority(os.PRIO_PROCESS, thread, min(os.getpriority(os.PRIO_PROCESS, thread) + NICENESS, 19))
 
 
 def _nobody(well: bool) -> None:

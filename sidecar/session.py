@@ -5,13 +5,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
-from sidecar import golden
 from sidecar.bundle import Bundle
 from sidecar.errors import BundleError, ModelError, ProviderError
+from sidecar.graph_io import GraphIO, as_scores, shape_of
 from sidecar.scorer import ProviderChoice, Scores, TokenizedPrompt
 
 CPU = "CPUExecutionProvider"
@@ -41,12 +39,11 @@ class OnnxScorer:
 
     def __init__(self, bundle: Bundle, provider: ProviderChoice = "auto", threads: int = 1) -> None:
         refuse_two_runtimes()
-        self._bundle = bundle
-        self._pad_token_id = bundle.manifest.input.pad_token_id
-        self._input_names = tuple(bundle.manifest.input.input_names)
-        self._output_names = [bundle.manifest.input.output_name]
+        self._io = GraphIO(bundle)
         self._session = _open_session(bundle, provider, threads)
-        self._check_names()
+        self._io.check_names(
+            (node.name for node in self._session.get_inputs()), (node.name for node in self._session.get_outputs())
+        )
 
     @property
     def provider(self) -> str:
@@ -59,42 +56,10 @@ class OnnxScorer:
         Raises ModelError when the run fails or does not return one finite float per prompt.
         """
         try:
-            (output,) = self._session.run(self._output_names, self._arrays(batch))
+            (output,) = self._session.run([self._io.output], self._io.arrays(batch, shape_of(batch)))
         except Exception as error:  # the runtime raises bare exceptions of its own
             raise ModelError(f"ONNX Runtime failed on a batch of {len(batch)}: {type(error).__name__}") from error
-        if output.shape not in ((len(batch), 1), (len(batch),)):
-            raise ModelError(f"the graph returned shape {list(output.shape)} for {len(batch)} prompts")
-        scores: Scores = output.reshape(len(batch)).astype(np.float32, copy=False)
-        if not np.isfinite(scores).all():
-            raise ModelError("the graph returned a score that is not finite")
-        return scores
-
-    def replay_golden(self) -> None:
-        """Score the golden prompts and compare; serves as warm-up. Raises WarmUpError when a score differs."""
-        golden.replay(self._bundle, self, "score")
-
-    def _arrays(self, batch: Sequence[TokenizedPrompt]) -> dict[str, npt.NDArray[np.int64]]:
-        # An empty prompt reads as one padding token: with nothing to attend to, its score would depend on its neighbours.
-        lengths = [max(len(prompt.token_ids), 1) for prompt in batch]
-        shape = (len(batch), max(lengths))
-        input_ids = np.full(shape, self._pad_token_id, dtype=np.int64)
-        mask = np.zeros(shape, dtype=np.int64)
-        for row, prompt in enumerate(batch):
-            input_ids[row, : len(prompt.token_ids)] = prompt.token_ids
-            mask[row, : lengths[row]] = 1
-        arrays = {"input_ids": input_ids, "attention_mask": mask}
-        if "token_type_ids" in self._input_names:
-            arrays["token_type_ids"] = np.zeros(shape, dtype=np.int64)
-        return {name: arrays[name] for name in self._input_names}
-
-    def _check_names(self) -> None:
-        wanted = sorted(self._input_names)
-        found = sorted(node.name for node in self._session.get_inputs())
-        if found != wanted:
-            raise BundleError(f"model.onnx has the inputs {found}, the manifest says {wanted}")
-        outputs = [node.name for node in self._session.get_outputs()]
-        if self._output_names[0] not in outputs:
-            raise BundleError(f"model.onnx has the outputs {outputs}, the manifest says {self._output_names[0]!r}")
+        return as_scores(output, len(batch))
 
 
 def refuse_two_runtimes() -> None:

@@ -56,9 +56,9 @@ class Sidecar:
             if match := re.search(pattern, line):
                 return match
 
-    def serving(self) -> str:
+    def serving(self, provider: str = "CPUExecutionProvider") -> str:
         """Wait until it serves; its address."""
-        self.wait_for(r"ranker ready name=default bundle=[0-9a-f]{16} provider=CPUExecutionProvider workers=\d+")
+        self.wait_for(rf"ranker ready name=default bundle=[0-9a-f]{{16}} provider={provider} workers=\d+")
         self.address = self.wait_for(r"serving address=(\S+)").group(1)
         return self.address
 

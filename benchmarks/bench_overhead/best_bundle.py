@@ -36,7 +36,14 @@ def best_bundle(folder: Path, quality: Path) -> BestBundle:
         return BestBundle(manifest.bundle_id, precision, None, None, QUALITY.as_posix(), None)
     worst = max(rows, key=lambda row: float(row["tau_loss"]))
     loss = Spread(worst["tau_loss"], worst["tau_loss_low"], worst["tau_loss_high"])
-    return BestBundle(manifest.bundle_id, precision, loss, worst["dataset"], QUALITY.as_posix(), document["stamp"]["commit"])
+    return BestBundle(
+        manifest.bundle_id,
+        precision,
+        loss,
+        worst["dataset"],
+        QUALITY.as_posix(),
+        document.get("precision_stamp", document["stamp"])["commit"],
+    )
 
 
 def _name(manifest: bundle_pb2.BundleManifest) -> str:

@@ -17,6 +17,7 @@ from benchmarks.peers.served import ServedPeer
 from benchmarks.process import LineProcess, ProcessError
 from benchmarks.served import ServedSidecar
 from benchmarks.workload import Workload, write_prompts
+from sidecar.session import CUDA
 
 WARM_UP_SHARE, MAX_WARM_UP_S = 0.2, 2.0
 """Of a case's seconds: long enough for connections to open and a queue to form."""
@@ -115,9 +116,10 @@ class Stage:
             bare = contender("benchmarks.bare", "--bundle", str(bundle.resolve()), "--provider", settings.provider)
             echo = contender("benchmarks.bench_overhead.echo")
             callers = [contender("benchmarks.caller") for _ in range(settings.caller_processes)]
+            # A bf16 bundle has a runtime of its own; what must be the same is the device.
             providers = {bare.about["execution_provider"], *(each.execution_provider for each in sidecars.values())}
-            if len(providers) > 1:
-                raise ProcessError(f"the contenders run on different providers: {', '.join(sorted(providers))}")
+            if CUDA in providers and len(providers) > 1:
+                raise ProcessError(f"the contenders run on different devices: {', '.join(sorted(providers))}")
             check_device(peers, on_gpu=bare.about["on_gpu"])
             stage = cls(bare, echo, callers, sidecars)
             if peers and checkpoint is not None:

@@ -11,6 +11,7 @@ from benchmarks.gpu.job import Job
 from benchmarks.gpu.outcome import Outcome, reason
 from benchmarks.gpu.sessions import as_inputs, device_session, scores_of
 from benchmarks.workload import sample
+from sidecar import golden
 from sidecar.bundle import Bundle, open_bundle
 from sidecar.cores import allotted_cores
 from sidecar.errors import SidecarError
@@ -50,7 +51,7 @@ def measure_parity(job: Job, outcome: Outcome) -> None:
                 figures[name] = compared(np.concatenate([_plain(bundle, session, batch) for batch in batches]), on_cpu)
         outcome.figures[precision] = figures
         try:
-            scorer.replay_golden()
+            golden.replay(bundle, scorer, "score")
         except SidecarError as error:
             outcome.failures[f"{precision}: golden prompts"] = reason(error)
         outcome.keep()

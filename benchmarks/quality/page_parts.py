@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.markdown import paragraph, plural, table
 from benchmarks.quality.cost import OURS, REFERENCE
+from benchmarks.quality.report import ON_CPUS
 from benchmarks.quality.results import Figures
 from benchmarks.quality.tables import Row, learner_labels, transfer_table, with_interval
 
@@ -157,8 +158,10 @@ def precision(document: Figures) -> list[str]:
     rows: Sequence[Row] = document["precision"]
     if not rows:
         return []
-    loss = document["ratios"].get("int8_tau_loss")
-    said = [f"int8 loses at most {loss:.4f} tau-b against fp32 on any set."] if loss is not None else []
+    losses = {name: document["ratios"].get(f"{name}_tau_loss") for name in ON_CPUS}
+    said = [
+        f"{name} loses at most {loss:.4f} tau-b against fp32 on any set." for name, loss in losses.items() if loss is not None
+    ]
     names = list(dict.fromkeys(name for row in rows for name in row))
     return [
         "## Precision after export",
@@ -166,6 +169,31 @@ def precision(document: Figures) -> list[str]:
         *paragraph(*said),
         "",
         *table([_words(name) for name in names], _cells(rows, names)),
+        *_speed(document),
+    ]
+
+
+def _speed(document: Figures) -> list[str]:
+    """CPU time of each precision beside fp32's, where it was measured."""
+    timed = [bundle for bundle in document.get("bundles", ()) if "times_fp32_batch_1" in bundle]
+    if not timed:
+        return []
+    rows = [
+        [bundle["precision"], f"{bundle['bundle_bytes'] / 1e6:.1f}"]
+        + [
+            f"{bundle[name]:.2f} ({bundle[f'{name}_low']:.2f} to {bundle[f'{name}_high']:.2f})"
+            for name in ("times_fp32_batch_1", "times_fp32_batch_8")
+        ]
+        for bundle in timed
+    ]
+    machine = document["precision_stamp"]["machine"]["cpu_model"]
+    return [
+        "",
+        *paragraph(
+            f"How many times fp32's speed, in CPU time for a prompt on {machine}, alone and in batches of 8: median and range."
+        ),
+        "",
+        *table(["precision", "MB", "alone", "in batches of 8"], rows),
     ]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,31 @@ RESULT = REPOSITORY / "benchmarks" / "results" / "quality.json"
 DEPTH_AND_LENGTH = "depth_and_length"
 """The experiment whose rows stand under that key instead of under `rows`."""
 
+ON_CPUS = ("int8", "bf16")
+"""Precisions that are faster than fp32 on a CPU. What they lose stands among the ratios."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality report", description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"), help="folder of results, as for run")
     parser.add_argument("--experiments", type=Path, default=EXPERIMENTS, help="folder of the committed experiments")
     parser.add_argument("--out", type=Path, default=RESULT, help="JSON")
+    parser.add_argument(
+        "--parts-only",
+        action="store_true",
+        help="take chat and precision, where they are in the folder, and the rest from --out",
+    )
     flags = parser.parse_args(arguments)
     stamp = make_stamp("benchmarks.quality", ["report", *(arguments or [])])
     try:
+        parts = {key: part for key in ("chat", "precision") if (part := read_part(flags.runs, key)) is not None}
+        if flags.parts_only:
+            write_json(flags.out, with_parts(json.loads(flags.out.read_text(encoding="utf-8")), parts))
+            return 0
         experiments = [read_experiment(path) for path in sorted(flags.experiments.glob("*.toml"))]
         gathered = [(experiment, *read_results(flags.runs, experiment)) for experiment in experiments]
-        parts = {key: read_part(flags.runs, key) for key in ("chat", "precision")}
         write_json(flags.out, document(gathered, parts, stamp))
-    except TrainerError as error:
+    except (TrainerError, OSError) as error:
         print(f"quality: {error}", file=sys.stderr)
         return 1
     missed = [sentence for experiment, results, _ in gathered for sentence in outside_expectations(results, experiment)]
@@ -44,36 +56,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def document(
-    gathered: Sequence[tuple[Experiment, Sequence[Result], Sequence[str]]], parts: dict[str, Figures | None], stamp: Stamp
+    gathered: Sequence[tuple[Experiment, Sequence[Result], Sequence[str]]], parts: Mapping[str, Figures], stamp: Stamp
 ) -> dict[str, Any]:
     """Everything that docs/quality.md says, and nothing else. gathered: each experiment, its results, the names of missing runs."""
     results = [result for _, of_one, _ in gathered for result in of_one]
     if not results:
         raise DataError("no finished run of any experiment")
     rows, transfers, compared = rows_of(results), transfers_of(results), side_by_side(results)
-    ratios = cost_ratios(compared)
-    precision = parts.get("precision")
-    if precision is not None:
-        ratios["int8_tau_loss"] = int8_tau_loss(precision["precision"])
-    return {
+    whole = {
         "stamp": stamp,
         "experiments": [_described(*each) for each in gathered if each[1]],
         "rows": [row for row in rows if row["experiment"] != DEPTH_AND_LENGTH],
-        "ratios": ratios,
+        "ratios": cost_ratios(compared),
         "cost": cost_json(compared),
         "across": [row for row in transfers if row["tested_on"] != UNSEEN_MODELS],
         "models": [row for row in transfers if row["tested_on"] == UNSEEN_MODELS],
         DEPTH_AND_LENGTH: [row for row in rows if row["experiment"] == DEPTH_AND_LENGTH],
-        "chat": (parts.get("chat") or {}).get("chat", []),
-        "chat_notes": (parts.get("chat") or {}).get("notes", []),
-        "precision": (precision or {}).get("precision", []),
+        "chat": [],
+        "chat_notes": [],
+        "precision": [],
     }
+    return with_parts(whole, parts)
 
 
-def int8_tau_loss(rows: Sequence[Figures]) -> float | None:
-    """The largest loss of tau-b from fp32 to int8 over data sets; below zero where int8 is better on each. None without such a pair."""
+def with_parts(whole: Figures, parts: Mapping[str, Figures]) -> dict[str, Any]:
+    """A report with these parts in the place of its own: what chat.py and precision.py wrote, which need none of the runs."""
+    report = dict(whole)
+    if chat := parts.get("chat"):
+        report |= {"chat": chat["chat"], "chat_notes": chat["notes"]}
+    if precision := parts.get("precision"):
+        report |= {name: precision[name] for name in ("precision", "bundles")}
+        report["precision_stamp"] = precision["stamp"]
+        losses = {f"{name}_tau_loss": tau_loss(precision["precision"], name) for name in ON_CPUS}
+        report["ratios"] = report["ratios"] | {name: loss for name, loss in losses.items() if loss is not None}
+    return report
+
+
+def tau_loss(rows: Sequence[Figures], precision: str) -> float | None:
+    """The largest loss of tau-b from fp32 to this precision over data sets; below zero where it is better on each. None without such
+    a pair."""
     tau = {(row["dataset"], row["precision"]): row["tau"] for row in rows}
-    losses = [tau[name, "fp32"] - tau[name, "int8"] for name, kind in tau if kind == "int8" and (name, "fp32") in tau]
+    losses = [tau[name, "fp32"] - tau[name, precision] for name, kind in tau if kind == precision and (name, "fp32") in tau]
     return max(losses, default=None)
 
 

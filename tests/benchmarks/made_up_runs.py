@@ -154,5 +154,8 @@ def with_everything(runs: Runs) -> Runs:
     ]
     (runs.runs / "chat.json").write_text(json.dumps({"notes": ["A note."], "chat": chat}))
     precision = [{"precision": kind, "dataset": "a", "tau": tau} for kind, tau in (("fp32", 0.5), ("int8", 0.497))]
-    (runs.runs / "precision.json").write_text(json.dumps({"precision": precision}))
+    times = {f"times_fp32_batch_{size}{end}": 2.0 for size in (1, 8) for end in ("", "_low", "_high")}
+    bundles = [{"precision": "int8", "bundle_bytes": 25_000_000} | times, {"precision": "fp32", "bundle_bytes": 92_000_000}]
+    stamp = {"commit": "abc", "machine": {"cpu_model": "a CPU"}}
+    (runs.runs / "precision.json").write_text(json.dumps({"stamp": stamp, "precision": precision, "bundles": bundles}))
     return runs

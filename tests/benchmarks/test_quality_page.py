@@ -76,6 +76,8 @@ def test_missing_runs_are_said(runs: Runs) -> None:
         "| a | everything | 30 | 0.500 [0.400, 0.600] | -0.200 [-0.100, +0.100] | 25% |",
         "int8 loses at most 0.0030 tau-b against fp32 on any set.",
         "| int8 | a | 0.497 |",
+        "in CPU time for a prompt on a CPU, alone and in batches of 8",
+        "| int8 | 25.0 | 2.00 (2.00 to 2.00) | 2.00 (2.00 to 2.00) |",
     ],
 )
 def test_every_section_says_what_it_shows(everything: Runs, sentence: str) -> None:

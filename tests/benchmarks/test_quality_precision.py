@@ -102,7 +102,7 @@ def test_the_benchmark_runs_whole_and_goes_on_where_it_stood(
     out, work = tmp_path / "precision.json", tmp_path / "work"
     flags = ["--checkpoint", str(tiny_checkpoint), "--data", str(recipe.parent), "--recipe", str(recipe), "--work", str(work)]
     flags += ["--out", str(out), "--only", "int8,int8_dynamic", "--resamples", "20", "--timed-prompts", "8", "--rounds", "1"]
-    assert precision.main([*flags, "--largest-int8-loss", "0.2"]) == 0, capsys.readouterr().err
+    assert precision.main([*flags, "--largest-loss", "0.2"]) == 0, capsys.readouterr().err
     document = json.loads(out.read_text(encoding="utf-8"))
     rows = {(row["dataset"], row["precision"]): row for row in document["precision"]}
     names = ("fp32", "int8", "int8_dynamic")
@@ -119,7 +119,7 @@ def test_the_benchmark_runs_whole_and_goes_on_where_it_stood(
     assert bundles["int8"]["times_fp32_batch_8"] > 0
     made = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
     assert any(path.suffix == ".npz" for path in made)
-    assert precision.main([*flags, "--largest-int8-loss", "-2"]) == 1
+    assert precision.main([*flags, "--largest-loss", "-2"]) == 1
     assert "int8 loses" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()} == made
     assert json.loads(out.read_text(encoding="utf-8"))["precision"] == document["precision"]

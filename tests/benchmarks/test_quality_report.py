@@ -1,13 +1,14 @@
 """From a folder of made-up runs to the JSON: rows worked out by hand, and runs that are refused or out of range."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from made_up_runs import Runs
 
-from benchmarks.quality.report import int8_tau_loss
+from benchmarks.quality.report import main, tau_loss
 from trainer.intervals import tau_interval_over_seeds
 
 
@@ -71,7 +72,7 @@ def test_a_result_made_from_something_else_is_refused(
     assert f"another {what} than extra.toml says" in capsys.readouterr().err
 
 
-def test_the_int8_loss_is_the_worst() -> None:
+def test_a_precisions_loss_is_the_worst() -> None:
     rows = [
         {"dataset": name, "precision": kind, "tau": tau}
         for name, kind, tau in (
@@ -82,8 +83,9 @@ def test_the_int8_loss_is_the_worst() -> None:
             ("b", "fp16", 0.1),
         )
     ]
-    assert int8_tau_loss(rows) == pytest.approx(0.02)
-    assert int8_tau_loss(rows[:1]) is None
+    assert tau_loss(rows, "int8") == pytest.approx(0.02)
+    assert tau_loss(rows[:1], "int8") is None
+    assert tau_loss(rows, "bf16") is None
 
 
 def test_the_json_has_the_parts_that_others_read(everything: Runs) -> None:
@@ -95,3 +97,24 @@ def test_the_json_has_the_parts_that_others_read(everything: Runs) -> None:
     # Of the four in main and wide, ours never gets there on b in main; elsewhere it is there at its first evaluation, as the reference.
     assert document["ratios"]["time_to_reference_tau"] == 1.0
     assert (document["ratios"]["time_compared_runs"], document["ratios"]["time_never_reached"]) == (4, 1)
+
+
+def test_parts_can_be_measured_again_without_the_runs(everything: Runs, tmp_path: Path) -> None:
+    before = json.loads(everything.out.read_text())
+    report, parts = tmp_path / "quality.json", tmp_path / "parts"
+    report.write_text(json.dumps(before))
+    parts.mkdir()
+    precision = [{"precision": kind, "dataset": "a", "tau": tau} for kind, tau in (("fp32", 0.5), ("bf16", 0.499))]
+    (parts / "precision.json").write_text(json.dumps({"stamp": {"commit": "def"}, "precision": precision, "bundles": []}))
+    assert main(["--parts-only", "--runs", str(parts), "--out", str(report)]) == 0
+    after = json.loads(report.read_text())
+    assert (after["precision"], after["precision_stamp"]) == (precision, {"commit": "def"})
+    assert after["ratios"]["bf16_tau_loss"] == pytest.approx(0.001)
+    assert {name: before[name] for name in ("rows", "chat", "stamp")} == {
+        name: after[name] for name in ("rows", "chat", "stamp")
+    }
+
+
+def test_parts_need_a_report_to_be_parts_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--parts-only", "--runs", str(tmp_path), "--out", str(tmp_path / "none.json")]) == 1
+    assert "none.json" in capsys.readouterr().err

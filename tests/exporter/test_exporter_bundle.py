@@ -25,6 +25,7 @@ from exporter.probe_prompts import GOLDEN_PROMPTS, PROBE_PROMPTS
 from pars import ngram
 from pars.v1 import bundle_pb2
 from sidecar.bundle import Bundle, open_bundle
+from sidecar.encoder import open_encoder
 from sidecar.session import OnnxScorer
 from sidecar.tokenization import PromptTokenizer
 from trainer.checkpoint import read_checkpoint, write_checkpoint
@@ -35,7 +36,7 @@ from trainer.run import run
 
 
 def serve_scores(bundle: Bundle, prompts: list[str]) -> np.ndarray:
-    scorer = OnnxScorer(bundle, provider="cpu")
+    scorer = open_encoder(bundle, "cpu")
     return scorer.score(PromptTokenizer.for_bundle(bundle).encode(prompts)).astype(np.float64)
 
 
@@ -69,7 +70,7 @@ def test_the_default_is_the_reference() -> None:
     assert DEFAULT_PRECISION == "fp32"
 
 
-@pytest.mark.parametrize("name", ["int8", "fp16"])
+@pytest.mark.parametrize("name", ["int8", "fp16", "bf16"])
 def test_reduced_precisions_keep_the_order_alone_and_among_neighbours(
     tmp_path: Path, tiny_checkpoint: Path, tiny_bundle: Path, records: Records, name: str
 ) -> None:
@@ -81,10 +82,13 @@ def test_reduced_precisions_keep_the_order_alone_and_among_neighbours(
     order = rank_metrics(
         serve_scores(bundle, records.prompt), serve_scores(open_bundle(tiny_bundle), records.prompt), min_gap=0.0
     )
-    assert order.tau_b > {"int8": 0.7, "fp16": 0.95}[name]
+    assert order.tau_b > {"int8": 0.7, "fp16": 0.95, "bf16": 0.8}[name]
     depends = manifest.parity.max_batch_difference > manifest.parity.batch_difference_tolerance
     assert manifest.scores_depend_on_batch == depends
-    assert not depends, "a token's range is its own"
+    if name == "bf16":  # which kernel multiplies depends on the shape, and on the CPU
+        assert manifest.made_with["openvino"]
+    else:
+        assert not depends, "a token's range is its own"
     if name == "int8":
         assert (tmp_path / "bundle" / "model.onnx").stat().st_size < (tiny_bundle / "model.onnx").stat().st_size
 

@@ -14,7 +14,7 @@ from pars.v1 import ranker_pb2
 from sidecar import runner as runner_module
 from sidecar.errors import InvalidRequestError, OverloadedError, ScoringFailedError
 from sidecar.lane import Lane
-from sidecar.runner import NICENESS
+from sidecar.niceness import NICENESS
 
 MakeRig = Callable[..., Rig]
 

@@ -14,15 +14,18 @@ from sidecar_tiny import MAX_CHARS, MAX_TOKENS, expected_score, make_bundle, mak
 from pars import ngram
 from pars.v1 import bundle_pb2
 from sidecar import cost_model, session
-from sidecar.bundle import open_bundle
+from sidecar.bundle import Bundle, open_bundle
 from sidecar.calibration import Calibrator
 from sidecar.errors import BundleError, InvalidRequestError, ModelError, ProviderError, WarmUpError
 from sidecar.golden import replay
 from sidecar.ngram_scorer import NgramScorer
+from sidecar.openvino_session import OpenVinoScorer
 from sidecar.ranker import Ranker
-from sidecar.scorer import TokenizedPrompt
+from sidecar.scorer import Scorer, TokenizedPrompt
 from sidecar.session import CPU, CUDA, OnnxScorer
 from sidecar.tokenization import PromptTokenizer
+
+OpenScorer = Callable[[Bundle], Scorer]
 
 
 @pytest.fixture
@@ -70,10 +73,12 @@ class TestTokenizer:
             PromptTokenizer.from_file(tmp_path / "tokenizer.json", 16, 100)
 
 
+@pytest.mark.parametrize("open_scorer", [OnnxScorer, OpenVinoScorer])
 class TestSession:
     def test_scores_are_those_of_the_graph_whatever_shares_the_batch(
-        self, tokenizer: PromptTokenizer, scorer: OnnxScorer
+        self, tokenizer: PromptTokenizer, tiny_bundle: Path, open_scorer: OpenScorer
     ) -> None:
+        scorer = open_scorer(open_bundle(tiny_bundle))
         prompts = ["long", "very very long", "short", "", "write short", "🦜"]
         together = scorer.score(tokenizer.encode(prompts))
         assert together.dtype == np.float32
@@ -81,36 +86,39 @@ class TestSession:
         for prompt, score in zip(prompts, together, strict=True):
             assert scorer.score(tokenizer.encode([prompt])) == [score]
 
-    def test_a_prompt_without_tokens_does_not_depend_on_its_neighbours(self, scorer: OnnxScorer) -> None:
+    def test_a_prompt_without_tokens_does_not_depend_on_its_neighbours(
+        self, tiny_bundle: Path, open_scorer: OpenScorer
+    ) -> None:
+        scorer = open_scorer(open_bundle(tiny_bundle))
         nothing = TokenizedPrompt(np.zeros(0, dtype=np.int64), truncated=False)
         long = TokenizedPrompt(np.full(9, 5, dtype=np.int64), truncated=False)
         assert scorer.score([nothing])[0] == scorer.score([nothing, long])[0] == sidecar_tiny.WEIGHTS["[PAD]"]
 
-    def test_the_inputs_of_the_graph_may_be_fewer_or_more(self, tmp_path: Path) -> None:
+    def test_the_inputs_of_the_graph_may_be_fewer_or_more(self, tmp_path: Path, open_scorer: OpenScorer) -> None:
         inputs = ["input_ids", "attention_mask", "token_type_ids"]
         folder = make_bundle(tmp_path / "bundle", graph=lambda path: make_graph(path, inputs=inputs))
         manifest = read_manifest(folder)
         manifest["input"]["inputNames"] = inputs
         write_manifest(folder, manifest)
         bundle = open_bundle(folder)
-        scorer = OnnxScorer(bundle)
+        scorer = open_scorer(bundle)
         assert scorer.score(PromptTokenizer.for_bundle(bundle).encode(["long"])) == [2.0]
 
-    def test_other_inputs_than_the_manifest_says_are_refused(self, tmp_path: Path) -> None:
+    def test_other_inputs_than_the_manifest_says_are_refused(self, tmp_path: Path, open_scorer: OpenScorer) -> None:
         inputs = ["input_ids", "attention_mask", "token_type_ids"]
         bundle = open_bundle(make_bundle(tmp_path / "bundle", graph=lambda path: make_graph(path, inputs=inputs)))
         with pytest.raises(BundleError, match=r"has the inputs .*token_type_ids.* the manifest says"):
-            OnnxScorer(bundle)
+            open_scorer(bundle)
 
-    def test_another_output_than_the_manifest_says_is_refused(self, tmp_path: Path) -> None:
+    def test_another_output_than_the_manifest_says_is_refused(self, tmp_path: Path, open_scorer: OpenScorer) -> None:
         bundle = open_bundle(make_bundle(tmp_path / "bundle", graph=lambda path: make_graph(path, output="scores")))
         with pytest.raises(BundleError, match=r"has the outputs \['scores'\], the manifest says 'logits'"):
-            OnnxScorer(bundle)
+            open_scorer(bundle)
 
-    def test_a_file_that_is_no_graph_is_refused(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_no_graph_is_refused(self, tmp_path: Path, open_scorer: OpenScorer) -> None:
         bundle = open_bundle(make_bundle(tmp_path / "bundle", graph=lambda path: path.write_bytes(b"junk") and None))
-        with pytest.raises(BundleError, match=r"model\.onnx cannot be loaded by ONNX Runtime"):
-            OnnxScorer(bundle)
+        with pytest.raises(BundleError, match=r"model\.onnx cannot be loaded by (ONNX Runtime|OpenVINO)"):
+            open_scorer(bundle)
 
     @pytest.mark.parametrize(
         ("graph", "message"),
@@ -122,21 +130,27 @@ class TestSession:
         ids=["NaN", "two columns", "no rows"],
     )
     def test_nonsense_from_the_graph_is_an_error(
-        self, tmp_path: Path, tokenizer: PromptTokenizer, graph: Callable[[Path], None], message: str
+        self,
+        tmp_path: Path,
+        tokenizer: PromptTokenizer,
+        graph: Callable[[Path], None],
+        message: str,
+        open_scorer: OpenScorer,
     ) -> None:
-        scorer = OnnxScorer(open_bundle(make_bundle(tmp_path / "bundle", graph=graph)))
+        scorer = open_scorer(open_bundle(make_bundle(tmp_path / "bundle", graph=graph)))
         with pytest.raises(ModelError, match=message):
             scorer.score(tokenizer.encode(["long"]))
 
-    def test_one_dimension_is_as_good_as_two(self, tmp_path: Path, tokenizer: PromptTokenizer) -> None:
+    def test_one_dimension_is_as_good_as_two(self, tmp_path: Path, tokenizer: PromptTokenizer, open_scorer: OpenScorer) -> None:
         bundle = open_bundle(make_bundle(tmp_path / "bundle", graph=lambda path: make_constant_graph(path, [4.0])))
-        assert OnnxScorer(bundle).score(tokenizer.encode(["long"])) == [4.0]
+        assert open_scorer(bundle).score(tokenizer.encode(["long"])) == [4.0]
 
-    def test_a_failing_run_does_not_quote_its_input(self, scorer: OnnxScorer) -> None:
-        outside = TokenizedPrompt(np.array([987_654], dtype=np.int64), truncated=False)
-        with pytest.raises(ModelError) as raised:
-            scorer.score([outside])
-        assert "987654" not in str(raised.value)
+
+def test_a_failing_run_does_not_quote_its_input(scorer: OnnxScorer) -> None:
+    outside = TokenizedPrompt(np.array([987_654], dtype=np.int64), truncated=False)
+    with pytest.raises(ModelError) as raised:
+        scorer.score([outside])
+    assert "987654" not in str(raised.value)
 
 
 def make_constant_graph(path: Path, value: object) -> None:
@@ -217,7 +231,8 @@ class TestProvider:
 
 class TestGolden:
     def test_a_good_bundle_replays(self, tiny_bundle: Path) -> None:
-        OnnxScorer(open_bundle(tiny_bundle)).replay_golden()
+        bundle = open_bundle(tiny_bundle)
+        replay(bundle, OnnxScorer(bundle), "score")
 
     @pytest.mark.parametrize("column", ["score", "ngramScore"])
     def test_a_score_that_moved_stops_the_start(self, own_bundle: Path, column: str) -> None:

@@ -13,10 +13,12 @@ class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRECISION_FP32: _ClassVar[Precision]
     PRECISION_FP16: _ClassVar[Precision]
     PRECISION_INT8_DYNAMIC: _ClassVar[Precision]
+    PRECISION_BF16: _ClassVar[Precision]
 PRECISION_UNSPECIFIED: Precision
 PRECISION_FP32: Precision
 PRECISION_FP16: Precision
 PRECISION_INT8_DYNAMIC: Precision
+PRECISION_BF16: Precision
 
 class BundleManifest(_message.Message):
     __slots__ = ("format_version", "bundle_id", "model_name", "files", "precision", "scores_depend_on_batch", "input", "encoder_calibration", "ngram", "golden_prompts", "golden_tolerance", "parity", "licence", "data_statement", "made_with")
