@@ -57,6 +57,6 @@ PRECISIONS = {
         Precision("fp32", bundle_pb2.PRECISION_FP32, 1e-4, 0.9999, 1e-3, _keep),
         Precision("fp16", bundle_pb2.PRECISION_FP16, 2e-2, 0.99, 3e-2, _to_fp16),
         Precision("int8", bundle_pb2.PRECISION_INT8_DYNAMIC, 0.3, 0.93, 0.1, to_int8),
-        Precision("bf16", bundle_pb2.PRECISION_BF16, 5e-2, 0.97, 5e-2, _keep, run_by=("openvino",)),
+        Precision("bf16", bundle_pb2.PRECISION_BF16, 0.1, 0.97, 0.1, _keep, run_by=("openvino",)),
     )
 }

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_model, save_model
 from tqdm import tqdm
 
@@ -77,6 +78,8 @@ def train(config: TrainConfig, data: TrainingSet, ranker: Ranker, state_folder: 
     Resumes from `state_folder` when it holds a state of the same configuration; raises ConfigError when of another.
     """
     torch.manual_seed(config.seed)
+    # Accelerate keeps the precision of a process's first run for good and refuses another: a later run may have another.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=autocast_precision(config.precision))
     steps_per_epoch = len(_batches(config, data, 0)) // accelerator.num_processes
     if not steps_per_epoch:

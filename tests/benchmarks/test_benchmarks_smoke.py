@@ -62,7 +62,7 @@ def test_the_chain_measures_a_checkpoint(tiny_checkpoint: Path, tmp_path: Path, 
     flags = ["--out", str(out), "--checkpoint", str(tiny_checkpoint)]
     assert chain.main([*flags, "--only", "parity,tau"]) == 0
     document = json.loads(out.read_text(encoding="utf-8"))
-    assert [row["precision"] for row in document["parity"]] == ["fp32", "fp16", "int8"]
+    assert [row["precision"] for row in document["parity"]] == ["fp32", "fp16", "int8", "bf16"]
     assert set(PARITY_COLUMNS) <= set(document["parity"][0])
     assert document["bundle_bytes"]["int8"] < document["bundle_bytes"]["fp32"]
     assert set(TAU_COLUMNS) <= set(document["tau"][0])

@@ -122,6 +122,14 @@ def test_a_run_folder_of_other_settings_is_refused(
         loop.train(config, training_set(config, ranker, records), ranker, tmp_path / "state")
 
 
+def test_runs_of_one_process_may_differ_in_precision(tmp_path: Path, tiny_backbone: Path, records: Records) -> None:
+    """As on a CPU with AMX, where `auto` is bf16, after a run that asked for fp32."""
+    for precision in ("fp32", "bf16"):
+        config = tiny_config(tiny_backbone, precision=precision, epochs=1)
+        ranker = Ranker.load(tiny_backbone, 32)
+        assert loop.train(config, training_set(config, ranker, records), ranker, tmp_path / precision).best_tau_b > -1
+
+
 def test_equal_lengths_leave_nothing_to_learn(tmp_path: Path, tiny_backbone: Path) -> None:
     config = tiny_config(tiny_backbone)
     flat = Records.build([f"prompt {i}" for i in range(60)], np.full(60, 50.0))
