@@ -20,11 +20,11 @@ OPENVINO = "OpenVINO"
 """What stands where ONNX Runtime's would name its execution provider."""
 
 CPU_FLAGS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
-"""As Linux lists them, the last one on Arm. A CPU with none of them converts every number back and forth."""
+"""As Linux lists them, the last one on Arm. What OpenVINO does on a CPU with none of them was not tried."""
 
 ATTENTION_APART = {"SNIPPETS_MODE": "DISABLE"}
-"""No fused attention: OpenVINO's code for it is made for long texts. Apart, a run of 8 to 32 prompts took three quarters of the time. The
-option is not documented, so a release that does not know it does without."""
+"""No fused attention: without it a run of 8 to 32 prompts of 24 tokens took four fifths of the time. The option is not documented, so a
+release that does not know it does without."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class OpenVinoScorer:
     def __init__(self, bundle: Bundle, workers: int = 1, threads: int = 1) -> None:
         openvino = _openvino()
         if CPU_FLAGS.isdisjoint(_cpu_words()):
-            _log.warning("this CPU has no instructions for bf16: the bundle runs, but slower than an fp32 or int8 one")
+            _log.warning("this CPU has no instructions for bf16, for which this bundle was made: an int8 or fp32 one may be faster")
         self._io = GraphIO(bundle)
         options = {
             "INFERENCE_PRECISION_HINT": "bf16",
