@@ -41,7 +41,9 @@ class OpenVinoScorer:
     def __init__(self, bundle: Bundle, workers: int = 1, threads: int = 1) -> None:
         openvino = _openvino()
         if CPU_FLAGS.isdisjoint(_cpu_words()):
-            _log.warning("this CPU has no instructions for bf16, for which this bundle was made: an int8 or fp32 one may be faster")
+            _log.warning(
+                "this CPU has no instructions for bf16, for which this bundle was made: an int8 or fp32 one may be faster"
+            )
         self._io = GraphIO(bundle)
         options = {
             "INFERENCE_PRECISION_HINT": "bf16",
