@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -222,7 +223,7 @@ _MASKS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r'("(?:item_id|id)": ?)"[^"]*"', r"\1*"),
 ]
 
-
+_TEXT = re.compile(r'"(text|content|delta)": ?("(?:[^"\\]|\\.)*")')
 _TEXT_ALONE = re.compile(r'("delta":\{"content": \*\}|"text": \*).*"finish_reason":null')
 
 
@@ -233,17 +234,15 @@ def _masked(text: str) -> str:
 
 
 def _stream_essence(text: str) -> object:
-    texts: list[str] = []
-    shapes: list[str] = []
-    for line in text.splitlines():
-        shape = re.sub(r'"(text|content|delta)": ?("(?:[^"\\]|\\.)*")', lambda match: _taken(match, texts), line)
-        shape = re.sub(r'("(?:sequence_number)": ?)[0-9]+', r"\1*", shape)
+    """Choice → its text and the kinds of its events, which are those that carry its index. Choices come in any order."""
+    texts: dict[str, str] = defaultdict(str)
+    shapes: dict[str, list[str]] = defaultdict(list)
+    # By events and not by lines: the empty line behind an event would stand elsewhere where that event need not be there.
+    for event in text.split("\n\n"):
+        choice = "".join(re.findall(r'"index": ?([0-9]+)', event))
+        texts[choice] += "".join(json.loads(told[2]) for told in _TEXT.finditer(event))
+        shape = re.sub(r'("(?:sequence_number)": ?)[0-9]+', r"\1*", _TEXT.sub(r'"\1": *', event))
         # A busy engine may join all of the text with the chunk that ends it, so chunks of nothing but text need not be there.
-        if shape not in shapes and not _TEXT_ALONE.search(shape):
-            shapes.append(shape)
-    return "".join(texts), shapes
-
-
-def _taken(match: re.Match[str], texts: list[str]) -> str:
-    texts.append(json.loads(match[2]))
-    return f'"{match[1]}": *'
+        if shape not in shapes[choice] and not _TEXT_ALONE.search(shape):
+            shapes[choice].append(shape)
+    return texts, shapes

@@ -37,6 +37,26 @@ async def test_the_answer_is_the_same(
     assert len(ranker.questions) - questions == (1 if case.outcome == "scored" else 0)
 
 
+def test_the_cuts_of_a_stream_are_no_difference_and_its_framing_is() -> None:
+    """1. two choices, one word a chunk 2. joined by a busy engine, the choices in another order: the same 3. another word, an empty line
+    too few, an end too few: different."""
+
+    def stream(*events: str) -> Reply:
+        body = "".join(f"data: {event}\n\n" for event in events)
+        return Reply(200, {"content-type": "text/event-stream"}, body.encode(), 0.0)
+
+    def chunk(index: int, text: str, reason: str) -> str:
+        return f'{{"id":"cmpl-0","choices":[{{"index":{index},"text":"{text}","finish_reason":{reason}}}]}}'
+
+    end = chunk(0, "b", '"length"'), chunk(1, "y", '"length"'), "[DONE]"
+    whole = essence(stream(chunk(0, "a", "null"), chunk(1, "x", "null"), *end))
+    joined = stream(chunk(1, "xy", '"length"'), chunk(0, "ab", '"length"'), "[DONE]")
+    assert essence(joined) == whole
+    assert essence(stream(chunk(0, "z", "null"), chunk(1, "x", "null"), *end)) != whole
+    assert essence(Reply(200, joined.headers, joined.body.replace(b"\n\n", b"\n", 1), 0.0)) != whole
+    assert essence(stream(chunk(1, "xy", '"length"'), chunk(0, "ab", '"length"'))) != whole
+
+
 async def test_one_connection_carries_many_requests(fleet: Fleet, ranker: QuantileRanker) -> None:
     """1. send good and bad requests one after the other on one connection, as pooled clients do 2. without the hook 3. with it: the
     answers agree, and belong to their requests."""
