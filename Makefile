@@ -212,6 +212,20 @@ bench-vllm: setup vllm-env $(BUNDLE)/manifest.json ## order and latency on a rea
 		$(if $(DATA),--records $(DATA)) $(BENCH_FLAGS)
 	$(BIN)/python -m benchmarks.quoted
 
+# Where a queue builds up; the other orders do not change, and are taken from vllm.json where that has them. From the bare backbone: the
+# shipped ranker has learned from prompts of whole sets, of which some may be replayed.
+OWN := runs/own_traffic
+bench-vllm-own: backbone vllm-env ## the same with a ranker trained on what bench-vllm does not replay of DATA=file: benchmarks/results/vllm_own.json
+	@test -n "$(DATA)" || { echo "DATA=file is missing: prompt and response_tokens" >&2; exit 2; }
+	test -f $(OWN)/records.parquet || $(BIN)/python -m benchmarks.bench_vllm.unplayed --records $(DATA) --out $(OWN)/records.parquet
+	test -f $(OWN)/report.md || $(BIN)/python -m trainer train --records $(OWN)/records.parquet --out $(OWN) \
+		--backbone-folder runs/all-MiniLM-L6-v2
+	test -f $(OWN)/bundle/manifest.json || $(BIN)/python -m exporter $(OWN)/checkpoint --out $(OWN)/bundle
+	$(BIN)/python -m benchmarks.bench_vllm --vllm-bin $(VLLM_BIN) --bundle $(OWN)/bundle --records $(DATA) --parts load \
+		--arms equal,ours,oracle --loads 1.0,1.2,1.2-lasting,1.5,burst --asked-only --reports benchmarks/results/vllm.json \
+		--runs $(OWN)/bench_vllm --out benchmarks/results/vllm_own.json $(BENCH_FLAGS)
+	$(BIN)/python -m benchmarks.quoted
+
 bench-vllm-smoke: setup vllm-env $(BUNDLE)/manifest.json ## does bench-vllm work? Two minutes, three engine starts, nothing measured
 	$(BIN)/python -m benchmarks.bench_vllm --vllm-bin $(VLLM_BIN) --bundle $(BUNDLE) --out runs/bench_vllm_smoke.json --smoke
 
@@ -247,4 +261,4 @@ clean: ## remove environments, bundles and caches; runs/ stays
 	rm -rf .venv .venv-gpu .venv-proto .venv-audit .venv-fuzz .venv-vllm .venv-vllm-* .venv-peers .venv-peers-infinity .clients bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup vllm-env peers-env clients-env train backbone default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench-overhead bench-overload bench-gpu soak audit fuzz bench-chain bench-hook bench-vllm bench-vllm-smoke simulate quality clean
+.PHONY: help setup vllm-env peers-env clients-env train backbone default-ranker export serve score demo test test-vllm check lint fmt types imports proto proto-check bench-overhead bench-overload bench-gpu soak audit fuzz bench-chain bench-hook bench-vllm bench-vllm-own bench-vllm-smoke simulate quality clean

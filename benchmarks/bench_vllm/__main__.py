@@ -3,8 +3,8 @@
 Under load: first come first served, the shipped ranker, an oracle and others (arms), at several loads (plan), each attached
 through the same hook; the client is `vllm bench serve`. At low load: engines with and without the hook, side by side. Finished runs are
 kept, so that hours of them can be gathered in pieces: the same call goes on where the last one was, and with `--reports` where
-another machine's was. `--parts`, `--arms`, `--loads` and `--starts` choose what is gathered; the report has all that there is.
-`--budget-minutes 0` only writes it.
+another machine's was. `--parts`, `--arms`, `--loads` and `--starts` choose what is gathered; the report has all that there is, or with
+`--asked-only` just that. `--budget-minutes 0` only writes it.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             site = stack.enter_context(site_of(bench, flags.vllm_bin, kept, stamp))
             gathering = Gathering(bench, site, None if flags.budget_minutes is None else 60 * flags.budget_minutes)
             gathering.gather(lambda number: gather_low_load(bench, site, number) if LOW_LOAD in parts else None)
-            whole = bench if flags.smoke else _all_of(bench)
+            whole = bench if flags.smoke or flags.asked_only else _all_of(bench)
             report |= about(site) | runs_part(whole, Gathering(whole, site, budget_s=0.0))
             if low_load := low_load_part(whole, site):
                 report[LOW_LOAD] = low_load
@@ -85,7 +85,7 @@ def _bench(flags: argparse.Namespace) -> Bench:
         starts=1 if flags.smoke else flags.starts,
         requests=SMOKE_REQUESTS if flags.smoke else flags.requests,
         requests_at={} if flags.smoke else flags.requests_at,
-        latency_starts=0 if flags.smoke else flags.latency_starts,
+        latency_starts=0 if flags.smoke or (flags.asked_only and LOW_LOAD not in flags.parts) else flags.latency_starts,
         rounds=flags.rounds,
         seed=flags.seed,
         settings=LoadSettings(max_num_seqs=flags.max_num_seqs, step_ms=flags.step_ms, deadline_ms=flags.deadline_ms),
@@ -128,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--loads", type=some_of(LOADS), default=LOADS, help=f"to gather, of {','.join(LOADS)}; default: all")
     parser.add_argument(
         "--starts", type=int, default=STARTS, help=f"repetitions: engine starts of each arm at each load (default {STARTS})"
+    )
+    parser.add_argument(
+        "--asked-only", action="store_true", help="the report has only the parts, arms, loads and starts asked for"
     )
     parser.add_argument("--requests", type=int, default=REQUESTS, help=f"of a run (default {REQUESTS})")
     parser.add_argument(

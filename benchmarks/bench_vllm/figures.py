@@ -1,7 +1,10 @@
 """Pure: a kept run on a real vLLM → its figures, and whether it counts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from scipy.stats import kendalltau
 
 from benchmarks.bench_vllm.requests import KEPT, result_of
 from benchmarks.measurement import percentile
@@ -24,7 +27,8 @@ def run_figures(run: Figures, step_ms: float) -> dict[str, Any]:
     is one step for each token of its response and one more, in which it is found and its prompt begun. waiting, running: requests in
     vLLM's queue and in its batch, mean and most over looks a second apart, from the first request's sending to the last one's end.
     hook_ask_mean_ms: how long the hook held a request that it asked about. hook_ask_share: all that time over all the time from end to
-    end. scored_share: of the requests, how many were scored.
+    end. scored_share: of the requests, how many were scored. tau_b: Kendall's, of what the ranker says of the completed requests and how
+    many tokens their responses had; None where nobody was asked.
     """
     result, queue, asks = result_of(run), run["queue"], run["hook_asks"]
     figures, outcomes = figures_of(result), run["hook_outcomes"]
@@ -32,6 +36,7 @@ def run_figures(run: Figures, step_ms: float) -> dict[str, Any]:
     ended_s = max((run[KEPT]["sent_s"][index] + result["latencies"][index] for index in done), default=0.0)
     looks = [index for index, at_s in enumerate(queue["at_s"]) if 0 <= at_s <= ended_s]
     waiting, running = ([queue[name][index] for index in looks] for name in ("waiting", "running"))
+    said = run[KEPT].get("quantile")
     slowdowns = [1000 * result["latencies"][index] / (step_ms * (result["output_lens"][index] + 1)) for index in done]
     return figures | {
         "worst_slowdown": max(slowdowns, default=None),
@@ -42,6 +47,7 @@ def run_figures(run: Figures, step_ms: float) -> dict[str, Any]:
         "hook_ask_mean_ms": 1000 * run["hook_ask_s"] / asks if asks else None,
         "hook_ask_share": run["hook_ask_s"] / sum(result["latencies"][index] for index in done) if done else None,
         "scored_share": outcomes.get("scored", 0) / sum(outcomes.values()) if outcomes else None,
+        "tau_b": _tau_b([said[index] for index in done], [result["output_lens"][index] for index in done]) if said else None,
     }
 
 
@@ -100,6 +106,12 @@ def figures_of(result: Mapping[str, Any]) -> dict[str, Any]:
         "step_p50_ms": percentile(step_ms, 50),
         "step_p99_ms": percentile(step_ms, 99),
     }
+
+
+def _tau_b(said: Sequence[float], tokens: Sequence[int]) -> float | None:
+    """None where all are alike."""
+    tau_b = float(kendalltau(said, tokens).statistic)
+    return None if math.isnan(tau_b) else tau_b
 
 
 def _mean(values: Sequence[float]) -> float | None:

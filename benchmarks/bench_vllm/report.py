@@ -34,9 +34,9 @@ NOTES = (
     f"requests. {LASTING} is 1.2 with more of them.",
     "e2e is from sending to the last token; per_token is that divided by the response's tokens; worst_slowdown is the largest e2e over "
     "the time alone, which is (tokens + 1) steps; waiting and running are vLLM's own gauges, looked at each second; hook_ask_share is the "
-    "time that the hook held requests for their scores over all e2e; scored_share: requests that got a score; later: by how "
-    "much later than with first come, first served the same request got its first token, 99th percentile and most, of runs whose "
-    "single requests were there beside the others'. A figure is "
+    "time that the hook held requests for their scores over all e2e; scored_share: requests that got a score; tau_b: of what the ranker "
+    "said and the lengths; later: by how much later than with first come, first served the same request got its first token, 99th "
+    "percentile and most, of runs whose single requests were there beside the others'. A figure is "
     "[median, lowest, highest] over the repetitions, one engine start each. Ratios are taken within a repetition, then the median; "
     "ratio_ranges are the lowest and highest repetition.",
     "Runs may be of several machines (machines; runs says which): steps are padded to the same time on all, and a repetition has the same "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.bench_hook.labels import LABELS
@@ -32,8 +32,8 @@ _SIMULATED = ("e2e_mean_s", "e2e_p99_s", "per_token_mean_ms")
 _BY_PRECISION = ("p99_ms_at_1000_per_s", "prompts_per_s_in_batches")
 
 
-def on_vllm(document: Figures | None) -> list[str]:
-    """What order brings on a real engine. A file of before `rows` counts as not measured."""
+def on_vllm(document: Figures | None, own: Figures | None) -> list[str]:
+    """What order brings on a real engine; own: with a ranker of this traffic's own. A file of before `rows` counts as not measured."""
     lines = ["## Order on a real vLLM", ""]
     if document is None or "rows" not in document:
         return [*lines, "Not in this form yet: [vllm.md](vllm.md) has what was measured before."]
@@ -62,7 +62,52 @@ def on_vllm(document: Figures | None) -> list[str]:
         ),
         "",
         *_stamped("vllm.json", document),
+        "",
+        *_own_ranker(document, own),
     ]
+
+
+def _own_ranker(document: Figures, own: Figures | None) -> list[str]:
+    """The shipped ranker and one that was trained on other prompts of the same traffic."""
+    if own is None:
+        return []
+    rows = []
+    for row in own["rows"]:
+        if row["arm"] == "ours":
+            both, load = (document, own), row["load"]
+            cells = [_at(each, name, load) for name in ("per_token_mean_fcfs_over_ours", "oracle_gain_share") for each in both]
+            p99 = [
+                _with_range(its["e2e_p99_s"])
+                for each in both
+                for its in each["rows"]
+                if (its["arm"], its["load"]) == ("ours", load)
+            ]
+            starts = f"{row['starts']} of {row['planned_starts']}"
+            rows.append([name_of(load), starts, _with_range(row["tau_b"]), *cells, *p99])
+    header = ["load", "engine starts", "own: tau-b", "per token, first come over: shipped", "own"]
+    header += ["share of the oracle's gain: shipped", "own", "end-to-end p99, s: shipped", "own"]
+    return [
+        "### With a ranker of this traffic's own",
+        "",
+        *paragraph(
+            "The same requests, ordered by a ranker that `make train` made of the records that no run replays, near-duplicates of replayed "
+            "ones left out: `make bench-vllm-own DATA=file`. Medians, the lowest and highest engine start in brackets."
+        ),
+        *("", *table(header, rows), ""),
+        *_stamped("vllm_own.json", own),
+    ]
+
+
+def _at(document: Figures, name: str, load: str) -> str:
+    """A ratio at a load, empty where it was not measured."""
+    median, span = (document[key].get(name, {}).get(load) for key in ("ratios", "ratio_ranges"))
+    return "" if median is None else _with_range([median, *span])
+
+
+def _with_range(spread: Sequence[float]) -> str:
+    """Of median, lowest and highest."""
+    median, low, high = map(shown, spread)
+    return median if low == high else f"{median} ({low} to {high})"
 
 
 def _with_names(rows: list[list[str]]) -> list[list[str]]:

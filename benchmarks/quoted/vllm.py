@@ -33,13 +33,15 @@ _TOLD = {
 _COSTS = ("gated", "unconnected", "scored", "scored_32")
 
 
-def gain(vllm: Figures, more: str) -> list[str]:
-    """Lines for README: what order brings under load. more: the document that says all."""
+def gain(vllm: Figures, own: Figures | None, more: str) -> list[str]:
+    """Lines for README: what order brings under load. own: with a ranker of this traffic's own. more: the document that says all."""
     name = "per_token_mean_fcfs_over_ours"
     gains, ranges = vllm["ratios"][name], vllm["ratio_ranges"][name]
     starts = {row["load"]: row["starts"] for row in vllm["rows"] if row["arm"] == "ours"}
+    of_own = {} if own is None else {load: gain for load, gain in own["ratios"][name].items() if gain is not None}
     shown = [
         f"- {gains[load]:.1f} times {of} ({_over(ranges[load], starts[load])})"
+        + (f", {of_own[load]:.1f} times with its own ranker" if load in of_own else "")
         for load, of in _TOLD.items()
         if gains.get(load) is not None
     ]
@@ -51,6 +53,7 @@ def gain(vllm: Figures, more: str) -> list[str]:
         "",
         *shown,
         "",
+        *(["Its own: a ranker that `make train` made in minutes of other prompts of the same traffic.", ""] if of_own else []),
         f"What that costs the longest, which wait for the others, and everything else that was measured: [{more}]({more}).",
     ]
 

@@ -1,7 +1,7 @@
 """How long a step takes, and what lies between client and engine: found in real runs by least squares.
 
-Runs that kept their requests tell all of it, see fit_requests. Where none did, there are figures alone; since their steps were padded
-to one length, that length is what can be found, through the simulator.
+Runs that kept their requests tell all of it, see fit_requests. Where too few did, there are figures alone; since their steps were
+padded to one length, that length is what can be found, through the simulator.
 """
 
 import dataclasses
@@ -46,11 +46,22 @@ def run_with(fitted: Fitted, real: RealRun) -> Run:
     return simulate(setup, real.requests, real.estimates)
 
 
+def telling(runs: Sequence[RealRun]) -> list[RealRun]:
+    """Those that a fit is made from: the ones that kept their requests, or all when too few did.
+
+    Single requests tell how long a step takes in the company that they had, and of crowded steps alone nobody learns what an empty one
+    takes. So each load must have a run that kept them.
+    """
+    kept = [run for run in runs if run.kept is not None]
+    return kept if {run.load for run in kept} == {run.load for run in runs} else list(runs)
+
+
 def fitted_on(runs: Sequence[RealRun]) -> Fitted:
-    """From the single requests of those that kept them, from figures when none did. All of one engine's settings."""
-    kept = [(run.kept, run.setup.hook.ask_ms) for run in runs if run.kept is not None]
-    if not kept:
-        return _from_figures(runs)
+    """From the single requests of those that kept them, from figures when too few did. All of one engine's settings."""
+    telling_runs = telling(runs)
+    kept = [(run.kept, run.setup.hook.ask_ms) for run in telling_runs if run.kept is not None]
+    if len(kept) < len(telling_runs):
+        return _from_figures(telling_runs)
     step_model = fit_requests([requests for requests, _ in kept])
     slots = runs[0].setup.engine.max_num_seqs
     around_ms = [time - ask_ms for requests, ask_ms in kept for time in around_times_ms(requests, slots, step_model)]

@@ -47,6 +47,7 @@ class RealRun:
 
     name: str
     report: str
+    load: str
     repetition: int
     setup: Setup
     requests: tuple[Request, ...]
@@ -117,6 +118,7 @@ def _real_run(name: str, run: Mapping[str, Any], report: Mapping[str, Any], sour
     return RealRun(
         name=name,
         report=sources.report.stem,
+        load=run["load"],
         repetition=run["repetition"],
         # The tiny model's cache holds a million tokens: no run came near it.
         setup=Setup(EngineSettings(max_num_seqs), StepModel(settings["step_ms"] or 1.0), hook=hook),

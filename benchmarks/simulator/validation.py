@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.report import aligned
 from benchmarks.simulator.figures import simulated_figures
-from benchmarks.simulator.fit import Fitted, fitted_on, run_with
+from benchmarks.simulator.fit import Fitted, fitted_on, run_with, telling
 from benchmarks.simulator.recorded import RealRun
 
 TARGET = 0.10
@@ -73,10 +73,10 @@ def validated(runs: Sequence[RealRun]) -> dict[str, Any]:
 
 def fitting_runs(run: RealRun, runs: Sequence[RealRun]) -> list[RealRun]:
     """The runs of the same report with other requests, that is of other repetitions; where there are none, all other runs. Of these
-    the ones that kept their requests, if any did: a fit takes nothing from the rest."""
+    the ones that a fit takes something from."""
     others = [each for each in runs if each.report == run.report and each is not run]
     others = [each for each in others if each.repetition != run.repetition] or others
-    return [each for each in others if each.kept is not None] or others
+    return telling(others)
 
 
 def errors_of(real: Mapping[str, Any], simulated: Mapping[str, Any]) -> dict[str, float]:

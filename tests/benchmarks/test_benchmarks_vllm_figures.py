@@ -96,6 +96,16 @@ def test_figures_of_a_kept_run() -> None:
     assert figures["scored_share"] == 0.75
 
 
+def test_what_the_ranker_said_is_held_against_the_lengths() -> None:
+    """Of four completed requests one pair of six is in the wrong order, which makes (5 - 1) / 6; the failed one does not count."""
+    run = kept_run(result((1.0, 2.0, 10), (1.0, 2.0, 20), (1.0, 2.0, 40), (1.0, 2.0, 30), failed=1))
+    assert run_figures(run, 20.0)["tau_b"] is None
+    run[KEPT]["quantile"] = [0.1, 0.2, 0.3, 0.9, 1.0]
+    assert run_figures(run, 20.0)["tau_b"] == pytest.approx(4 / 6)
+    run[KEPT]["quantile"] = [0.5] * 5
+    assert run_figures(run, 20.0)["tau_b"] is None
+
+
 def test_a_run_without_hook_or_looks_has_no_figures_of_them() -> None:
     figures = run_figures(kept_run(result((1.0, 2.0, 51))), 20.0)
     assert [figures[name] for name in ("waiting_mean", "waiting_max", "hook_ask_mean_ms", "scored_share")] == [None] * 4

@@ -308,7 +308,7 @@ def test_from_the_command_line(
     site: Site, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """1. a run that fails: a report, and exit code 1 2. the next call makes it good 3. report only, of all that there is, whatever was
-    asked for 4. of nothing: the old report stays."""
+    asked for 4. another arm, and of that alone 5. of nothing: the old report stays."""
     seen: list[Bench] = []
 
     @contextlib.contextmanager
@@ -345,6 +345,11 @@ def test_from_the_command_line(
     assert len(engine.ran) == 2
     assert (seen[0].arms, seen[0].loads) == (("equal",), ("1.0",))
     assert "1.0 equal" in capsys.readouterr().out
+    asked = ["ours" if flag == "equal" else flag for flag in flags]
+    assert bench_vllm.main([*asked, "--asked-only"]) == 0
+    assert [run["arm"] for run in json.loads(out.read_text())["runs"]] == ["ours"]
+    assert bench_vllm.main(asked) == 0
+    assert {run["arm"] for run in json.loads(out.read_text())["runs"]} == {"equal", "ours"}
     old = out.read_bytes()
     assert bench_vllm.main(["--out", str(out), "--requests", "21", "--budget-minutes", "0"]) == 1
     assert out.read_bytes() == old

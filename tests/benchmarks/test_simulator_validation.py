@@ -139,6 +139,22 @@ def test_a_run_without_requests_changes_no_fit(tmp_path: Path) -> None:
     assert (row["fitted"], row["fitted"].fitted_from) == (fitted_on([runs[0]]), "requests")
 
 
+def test_a_load_of_which_no_requests_were_kept_is_fitted_on_figures(tmp_path: Path) -> None:
+    """1. steps whose length depends on their company, at a high and a low load 2. the low load's requests are lost: the fit is that of the
+    figures of all, as if nobody had kept any"""
+    crowded, _ = real_runs(write_report(tmp_path / "crowded", PRICED, ["equal"], 2, keeps=True))
+    light = [
+        dataclasses.replace(run, name=f"light {run.name}", load="0.3")
+        for run in real_runs(write_report(tmp_path / "light", PRICED, ["equal"], 2, keeps=True, rate=0.5))[0]
+    ]
+    assert fitted_on([*crowded, *light]).fitted_from == "requests"
+    lost = [dataclasses.replace(run, kept=None) for run in light]
+    nobody = [dataclasses.replace(run, kept=None) for run in crowded] + lost
+    assert fitted_on([*crowded, *lost]) == fitted_on(nobody)
+    assert fitted_on([*crowded, *lost]).fitted_from == "figures"
+    assert [each.name for each in fitting_runs(crowded[0], [*crowded, *lost])] == [crowded[1].name, lost[1].name]
+
+
 def test_a_single_repetition_is_judged_by_its_other_runs(tmp_path: Path) -> None:
     runs, _ = real_runs(write_report(tmp_path, PADDED, ["equal", "oracle"], 1, keeps=True))
     assert [[each.name for each in fitting_runs(run, runs)] for run in runs] == [
