@@ -11,15 +11,19 @@ DRIVERS = ("bench_serve", "metrics", "oracle_ranker", "pacing", "process", "queu
 """The benchmark's modules that make a run what it is and say what is kept of it. What becomes of that afterwards, figures and report, is
 made anew each time; which arms and loads there are, and what is replayed, each run says for itself."""
 
+MANIFEST = "proto/pars/v1/bundle_pb2.py"
+"""The protocol's part about bundles: in a run nobody reads one but the sidecar."""
 
-def content_hash(folders: Iterable[Path]) -> str:
+
+def content_hash(folders: Iterable[Path], without: Path | None = None) -> str:
     """Of the Python files in folders and of files, by their places in them: not of times, caches, or where the folders are.
 
-    Nor of comments, docstrings and layout. Another version of Python may see another hash in the same files.
+    Nor of comments, docstrings and layout. Another version of Python may see another hash in the same files. without: a file that does
+    not count.
     """
     digest = hashlib.sha256()
     for folder in folders:
-        for path in sorted(folder.rglob("*.py")) if folder.is_dir() else [folder]:
+        for path in sorted(set(folder.rglob("*.py")) - {without}) if folder.is_dir() else [folder]:
             place = path.relative_to(folder).as_posix() if folder.is_dir() else path.name
             digest.update(f"{folder.name}/{place}\0".encode())
             digest.update(hashlib.sha256(_without_words(path.read_bytes()).encode()).digest())
@@ -39,12 +43,14 @@ def _without_words(source: bytes) -> str:
 
 
 def driver_sources(repository: Path = REPOSITORY) -> str:
-    """Of what drives every run: the client library, the protocol, and DRIVERS."""
+    """Of what drives every run: the client library, the protocol but for bundles, and DRIVERS."""
     benchmarks = [repository / "benchmarks" / "bench_vllm" / f"{name}.py" for name in DRIVERS]
     replay = repository / "benchmarks" / "replay.py"
-    return content_hash([repository / "vllm_client", repository / "proto" / "pars", *benchmarks, replay])
+    return content_hash(
+        [repository / "vllm_client", repository / "proto" / "pars", *benchmarks, replay], without=repository / MANIFEST
+    )
 
 
 def sidecar_sources(repository: Path = REPOSITORY) -> str:
     """Of what runs that ask the sidecar depend on besides."""
-    return content_hash([repository / "sidecar", repository / "benchmarks" / "served.py"])
+    return content_hash([repository / "sidecar", repository / "benchmarks" / "served.py", repository / MANIFEST])

@@ -55,8 +55,12 @@ def test_only_what_drives_a_run_matters(copied: Path) -> None:
         seen.add(driver_sources(copied))
     assert len(seen) == 1 + len(changed)
     assert sidecar_sources(copied) == sidecar
-    (copied / "sidecar" / "batching.py").write_text("changed = True\n")
-    assert sidecar_sources(copied) != sidecar
+    driven = driver_sources(copied)
+    for place in ("sidecar/batching.py", "proto/pars/v1/bundle_pb2.py"):
+        before = sidecar_sources(copied)
+        (copied / place).write_text("changed = True\n")
+        assert sidecar_sources(copied) != before
+    assert driver_sources(copied) == driven
 
 
 def test_a_bundle_is_what_it_scores_and_not_who_exported_it(tiny_bundle: Path) -> None:
