@@ -222,8 +222,8 @@ bench-vllm-own: backbone vllm-env ## the same with a ranker trained on what benc
 		--backbone-folder runs/all-MiniLM-L6-v2
 	test -f $(OWN)/bundle/manifest.json || $(BIN)/python -m exporter $(OWN)/checkpoint --out $(OWN)/bundle
 	$(BIN)/python -m benchmarks.bench_vllm --vllm-bin $(VLLM_BIN) --bundle $(OWN)/bundle --records $(DATA) --parts load \
-		--arms equal,ours,oracle --loads 1.0,1.2 --asked-only \
-		--runs $(OWN)/bench_vllm --out benchmarks/results/vllm_own.json $(BENCH_FLAGS)
+		--arms equal,ours,oracle --loads 1.0,1.2 --asked-only --runs $(OWN)/bench_vllm \
+		--out benchmarks/results/vllm_own.json $(BENCH_FLAGS)
 	$(BIN)/python -m benchmarks.quoted
 
 bench-vllm-smoke: setup vllm-env $(BUNDLE)/manifest.json ## does bench-vllm work? Two minutes, three engine starts, nothing measured

@@ -28,6 +28,11 @@ _VLLM = {
     "waiting_mean": "queue: mean",
     "waiting_max": "max",
 }
+_OWN_RATIOS = {
+    "per_token_mean_fcfs_over_ours": "mean latency per token, first come over ours",
+    "oracle_gain_share": "share of the oracle's gain",
+    "p99_ours_over_fcfs": "end-to-end p99, ours over first come",
+}
 _SIMULATED = ("e2e_mean_s", "e2e_p99_s", "per_token_mean_ms")
 _BY_PRECISION = ("p99_ms_at_1000_per_s", "prompts_per_s_in_batches")
 
@@ -68,30 +73,25 @@ def on_vllm(document: Figures | None, own: Figures | None) -> list[str]:
 
 
 def _own_ranker(document: Figures, own: Figures | None) -> list[str]:
-    """The shipped ranker and one that was trained on other prompts of the same traffic."""
+    """The shipped ranker and one that was trained on other prompts of the same traffic: ratios alone, the runs may be of other machines."""
     if own is None:
         return []
     rows = []
     for row in own["rows"]:
         if row["arm"] == "ours":
-            both, load = (document, own), row["load"]
-            cells = [_at(each, name, load) for name in ("per_token_mean_fcfs_over_ours", "oracle_gain_share") for each in both]
-            p99 = [
-                _with_range(its["e2e_p99_s"])
-                for each in both
-                for its in each["rows"]
-                if (its["arm"], its["load"]) == ("ours", load)
-            ]
+            cells = [_at(each, name, row["load"]) for name in _OWN_RATIOS for each in (document, own)]
             starts = f"{row['starts']} of {row['planned_starts']}"
-            rows.append([name_of(load), starts, _with_range(row["tau_b"]), *cells, *p99])
-    header = ["load", "engine starts", "own: tau-b", "per token, first come over: shipped", "own"]
-    header += ["share of the oracle's gain: shipped", "own", "end-to-end p99, s: shipped", "own"]
+            rows.append([name_of(row["load"]), starts, _with_range(row["tau_b"]), *cells])
+    header = ["load", "engine starts", "own: tau-b"]
+    header += [f"{what}: {whose}" for what in _OWN_RATIOS.values() for whose in ("shipped", "own")]
     return [
         "### With a ranker of this traffic's own",
         "",
         *paragraph(
-            "The same requests, ordered by a ranker that `make train` made of the records that no run replays, near-duplicates of replayed "
-            "ones left out: `make bench-vllm-own DATA=file`. Medians, the lowest and highest engine start in brackets."
+            "The same requests, ordered by a ranker that `make train` makes of the records that no run replays, near-duplicates of those "
+            "left out: `make bench-vllm-own DATA=file`. Ratios within a repetition, whose runs are of one machine; the lowest and "
+            "highest engine start in brackets. Among the replayed prompts are some that the shipped ranker has learned from, with another "
+            "model's lengths (HaluEval's are instructions of the Alpaca set); the traffic's own has learned from none."
         ),
         *("", *table(header, rows), ""),
         *_stamped("vllm_own.json", own),
