@@ -214,7 +214,7 @@ bench-vllm: setup vllm-env $(BUNDLE)/manifest.json ## order and latency on a rea
 
 # At the loads of the targets. First come and the oracle are made again beside it: machines differ by more than rankers at 1.0. From the
 # bare backbone: the shipped ranker has learned from prompts of whole sets, of which some may be replayed.
-OWN := runs/own_traffic
+OWN = runs/$(basename $(notdir $(DATA)))-own
 bench-vllm-own: backbone vllm-env ## the same with a ranker trained on what bench-vllm does not replay of DATA=file: benchmarks/results/vllm_own.json
 	@test -n "$(DATA)" || { echo "DATA=file is missing: prompt and response_tokens" >&2; exit 2; }
 	test -f $(OWN)/records.parquet || $(BIN)/python -m benchmarks.bench_vllm.unplayed --records $(DATA) --out $(OWN)/records.parquet

@@ -1,6 +1,6 @@
 """The hook on a real vLLM: order under load, and added latency without: `python -m benchmarks.bench_vllm --out … --records …`.
 
-Under load: first come first served, the shipped ranker, an oracle and others (arms), at several loads (plan), each attached
+Under load: first come first served, the ranker of `--bundle`, an oracle and others (arms), at several loads (plan), each attached
 through the same hook; the client is `vllm bench serve`. At low load: engines with and without the hook, side by side. Finished runs are
 kept, so that hours of them can be gathered in pieces: the same call goes on where the last one was, and with `--reports` where
 another machine's was. `--parts`, `--arms`, `--loads` and `--starts` choose what is gathered; the report has all that there is, or with

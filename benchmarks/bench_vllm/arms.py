@@ -33,16 +33,16 @@ class Arm:
 
 ARMS = (
     Arm("equal", "first come, first served: the hook gives everybody the same priority", "none", {"policy": "equal"}),
-    Arm("ours", "the shipped ranker, served by the sidecar, with the default policy", "sidecar"),
+    Arm("ours", "the bundle's ranker, served by the sidecar, with the default policy", "sidecar"),
     Arm("oracle", "the recorded lengths themselves", "oracle"),
     Arm("random", "the recorded lengths, dealt out anew: a ranker that knows nothing", "shuffled"),
     Arm("prompt-length", "the longer the prompt, the later", "prompt_length"),
-    Arm("ours-ngram", "the shipped ranker's cheap n-gram tier", "sidecar", {"tier": "ngram"}),
-    Arm("ours-fixed", "the shipped ranker, ageing with a window that stays at its 40 s", "sidecar", NO_GROWTH),
-    Arm("ours-shortest", "the shipped ranker, shortest first, without ageing: no bound", "sidecar", {"policy": "shortest"}),
+    Arm("ours-ngram", "the bundle's cheap n-gram tier", "sidecar", {"tier": "ngram"}),
+    Arm("ours-fixed", "the bundle's ranker, ageing with a window that stays at its 40 s", "sidecar", NO_GROWTH),
+    Arm("ours-shortest", "the bundle's ranker, shortest first, without ageing: no bound", "sidecar", {"policy": "shortest"}),
     Arm(
         "ours-5s",
-        "the shipped ranker, ageing with a window of 5 s that stays",
+        "the bundle's ranker, ageing with a window of 5 s that stays",
         "sidecar",
         {"window_ms": str(SHORT_WINDOW_MS), **NO_GROWTH},
     ),

@@ -75,7 +75,8 @@ def runs_part(bench: Bench, gathering: Gathering) -> dict[str, Any]:
 
 def about(site: Site) -> dict[str, Any]:
     """What the report is about as a whole. scoring: see `site.what_scores`."""
-    return {"stamp": site.stamp, "vllm": site.versions, "bundle_id": site.bundle_id, "scoring": site.scoring}
+    bundle = {"model_name": site.model_name, "bundle_id": site.bundle_id, "scoring": site.scoring}
+    return {"stamp": site.stamp, "vllm": site.versions, **bundle}
 
 
 def _tries(bench: Bench, gathering: Gathering) -> dict[Planned, list[dict[str, Any]]]:

@@ -69,6 +69,7 @@ class Site:
     kept: KeptRuns
     stamp: Stamp
     versions: dict[str, str]
+    model_name: str
     bundle_id: str
     scoring: str
     common: dict[str, Any]
@@ -103,6 +104,7 @@ def site_of(bench: Bench, vllm_bin: Path, kept: KeptRuns, stamp: Stamp) -> Itera
             kept=kept,
             stamp=stamp,
             versions=versions,
+            model_name=manifest.model_name,
             bundle_id=manifest.bundle_id,
             scoring=scoring,
             common={"vllm": versions, "drivers": driver_sources()},

@@ -93,7 +93,7 @@ def site(tmp_path: Path) -> Site:
     vllm = VllmInstallation(tmp_path, tmp_path, tmp_path, STEP_MS)
     kept = KeptRuns(tmp_path / "runs")
     common, asking = {"vllm": {"vllm": "1"}, "drivers": "d"}, {"sidecar": "s", "bundle": "b"}
-    return Site(vllm, vllm, kept, STAMP, {"vllm": "1"}, "b", "scores", common, asking)
+    return Site(vllm, vllm, kept, STAMP, {"vllm": "1"}, "a-ranker", "b", "scores", common, asking)
 
 
 def gather(bench: Bench, site: Site, budget_s: float | None = None) -> tuple[Gathering, list[int]]:
@@ -334,6 +334,7 @@ def test_from_the_command_line(
     assert {
         "stamp",
         "vllm",
+        "model_name",
         "bundle_id",
         "scoring",
         "ratios",
