@@ -212,18 +212,19 @@ bench-vllm: setup vllm-env $(BUNDLE)/manifest.json ## order and latency on a rea
 		$(if $(DATA),--records $(DATA)) $(BENCH_FLAGS)
 	$(BIN)/python -m benchmarks.quoted
 
-# At the loads of the targets. First come and the oracle are made again beside it: machines differ by more than rankers at 1.0. From the
-# bare backbone: the shipped ranker has learned from prompts of whole sets, of which some may be replayed.
+# At the loads of the targets. First come, the oracle and the shipped ranker are made again beside it: machines differ by more than rankers
+# do. From the bare backbone: the shipped ranker has learned from prompts of whole sets, of which some may be replayed.
 OWN = runs/$(basename $(notdir $(DATA)))-own
-bench-vllm-own: backbone vllm-env ## the same with a ranker trained on what bench-vllm does not replay of DATA=file: benchmarks/results/vllm_own.json
+bench-vllm-own: backbone vllm-env $(BUNDLE)/manifest.json ## a ranker trained on what bench-vllm does not replay of DATA=file, beside the shipped one: vllm_own.json, vllm_shipped.json
 	@test -n "$(DATA)" || { echo "DATA=file is missing: prompt and response_tokens" >&2; exit 2; }
 	test -f $(OWN)/records.parquet || $(BIN)/python -m benchmarks.bench_vllm.unplayed --records $(DATA) --out $(OWN)/records.parquet
 	test -f $(OWN)/report.md || $(BIN)/python -m trainer train --records $(OWN)/records.parquet --out $(OWN) \
 		--backbone-folder runs/all-MiniLM-L6-v2
 	test -f $(OWN)/bundle/manifest.json || $(BIN)/python -m exporter $(OWN)/checkpoint --out $(OWN)/bundle
-	$(BIN)/python -m benchmarks.bench_vllm --vllm-bin $(VLLM_BIN) --bundle $(OWN)/bundle --records $(DATA) --parts load \
-		--arms equal,ours,oracle --loads 1.0,1.2 --asked-only --runs $(OWN)/bench_vllm \
-		--out benchmarks/results/vllm_own.json $(BENCH_FLAGS)
+	for ranker in $(OWN)/bundle:own $(BUNDLE):shipped; do \
+		$(BIN)/python -m benchmarks.bench_vllm --vllm-bin $(VLLM_BIN) --bundle $${ranker%:*} --records $(DATA) --parts load \
+			--arms equal,ours,oracle --loads 1.0,1.2 --asked-only --runs $(OWN)/bench_vllm \
+			--out benchmarks/results/vllm_$${ranker#*:}.json $(BENCH_FLAGS); done
 	$(BIN)/python -m benchmarks.quoted
 
 bench-vllm-smoke: setup vllm-env $(BUNDLE)/manifest.json ## does bench-vllm work? Two minutes, three engine starts, nothing measured

@@ -37,8 +37,9 @@ _SIMULATED = ("e2e_mean_s", "e2e_p99_s", "per_token_mean_ms")
 _BY_PRECISION = ("p99_ms_at_1000_per_s", "prompts_per_s_in_batches")
 
 
-def on_vllm(document: Figures | None, own: Figures | None) -> list[str]:
-    """What order brings on a real engine; own: with a ranker of this traffic's own. A file of before `rows` counts as not measured."""
+def on_vllm(results: Figures) -> list[str]:
+    """What order brings on a real engine. results: by the name of the file; one of before `rows` counts as not measured."""
+    document = results.get("vllm")
     lines = ["## Order on a real vLLM", ""]
     if document is None or "rows" not in document:
         return [*lines, "Not in this form yet: [vllm.md](vllm.md) has what was measured before."]
@@ -68,33 +69,34 @@ def on_vllm(document: Figures | None, own: Figures | None) -> list[str]:
         "",
         *_stamped("vllm.json", document),
         "",
-        *_own_ranker(document, own),
+        *_own_ranker(results),
     ]
 
 
-def _own_ranker(document: Figures, own: Figures | None) -> list[str]:
-    """The shipped ranker and one that was trained on other prompts of the same traffic: ratios alone, the runs may be of other machines."""
-    if own is None:
+def _own_ranker(results: Figures) -> list[str]:
+    """The shipped ranker and one that was trained on other prompts of the same traffic, run beside each other."""
+    rankers = {name: results[f"vllm_{name}"] for name in ("shipped", "own") if f"vllm_{name}" in results}
+    if not rankers:
         return []
     rows = []
-    for row in own["rows"]:
-        if row["arm"] == "ours":
-            cells = [_at(each, name, row["load"]) for name in _OWN_RATIOS for each in (document, own)]
-            starts = f"{row['starts']} of {row['planned_starts']}"
-            rows.append([name_of(row["load"]), starts, _with_range(row["tau_b"]), *cells])
-    header = ["load", "engine starts", "own: tau-b"]
-    header += [f"{what}: {whose}" for what in _OWN_RATIOS.values() for whose in ("shipped", "own")]
+    for name, report in rankers.items():
+        for row in report["rows"]:
+            if row["arm"] == "ours":
+                starts = f"{row['starts']} of {row['planned_starts']}"
+                ratios = [_at(report, ratio, row["load"]) for ratio in _OWN_RATIOS]
+                rows.append([name_of(row["load"]), name, starts, _with_range(row["tau_b"]), *ratios])
     return [
         "### With a ranker of this traffic's own",
         "",
         *paragraph(
             "The same requests, ordered by a ranker that `make train` makes of the records that no run replays, near-duplicates of those "
-            "left out: `make bench-vllm-own DATA=file`. Ratios within a repetition, whose runs are of one machine; the lowest and "
-            "highest engine start in brackets. Among the replayed prompts are some that the shipped ranker has learned from, with another "
-            "model's lengths (HaluEval's are instructions of the Alpaca set); the traffic's own has learned from none."
+            "left out, and by the shipped one, beside the same runs of first come and the oracle: `make bench-vllm-own DATA=file`. "
+            "Ratios within a repetition; the lowest and highest engine start in brackets. Among the replayed prompts are some that the "
+            "shipped ranker has learned from, with another model's lengths (HaluEval's are instructions of the Alpaca set); the traffic's "
+            "own has learned from none."
         ),
-        *("", *table(header, rows), ""),
-        *_stamped("vllm_own.json", own),
+        *("", *table(["load", "ranker", "engine starts", "tau-b", *_OWN_RATIOS.values()], sorted(rows)), ""),
+        *(line for name, report in rankers.items() for line in (*_stamped(f"vllm_{name}.json", report), "")),
     ]
 
 

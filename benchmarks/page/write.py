@@ -29,7 +29,7 @@ _RERUN = """## How to rerun
     make bench-overhead    # overhead.json: twenty minutes on two cores, after the environments of the other servers are made
     make bench-hook        # hook.json
     make bench-vllm DATA=file    # vllm.json: a file with prompt and response_tokens
-    make bench-vllm-own DATA=file    # vllm_own.json: the same with a ranker that is trained on the rest of the file
+    make bench-vllm-own DATA=file    # vllm_own.json, vllm_shipped.json: a ranker trained on the rest of the file, and the shipped one
     make simulate DATA=folder    # simulator.json
     make bench-gpu         # gpu.json: ten minutes on a machine with an NVIDIA GPU
     python -m benchmarks.quoted    # this page and the figures in other documents, from the JSON that is there
@@ -55,7 +55,7 @@ def page(results: Mapping[str, Any]) -> str:
     sections = [
         overhead(results.get("overhead")),
         hook(results.get("hook")),
-        on_vllm(results.get("vllm"), results.get("vllm_own")),
+        on_vllm(results),
         simulated(results.get("simulator")),
         on_gpu(results.get("gpu")),
     ]

@@ -37,7 +37,7 @@ def reaches(results: Figures) -> str:
     chain = results.get("chain", {})
     return "\n".join(
         [
-            *(*gain(results["vllm"], results.get("vllm_own"), "docs/vllm.md"), ""),
+            *(*gain(results, "docs/vllm.md"), ""),
             *(*_order(chain), ""),
             *(*cost(results), ""),
             *_exactness(chain),

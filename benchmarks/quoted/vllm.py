@@ -33,15 +33,14 @@ _TOLD = {
 _COSTS = ("gated", "unconnected", "scored", "scored_32")
 
 
-def gain(vllm: Figures, own: Figures | None, more: str) -> list[str]:
-    """Lines for README: what order brings under load. own: with a ranker of this traffic's own. more: the document that says all."""
+def gain(results: Figures, more: str) -> list[str]:
+    """Lines for README: what order brings under load. results: by the name of the file. more: the document that says all."""
+    vllm = results["vllm"]
     name = "per_token_mean_fcfs_over_ours"
     gains, ranges = vllm["ratios"][name], vllm["ratio_ranges"][name]
     starts = {row["load"]: row["starts"] for row in vllm["rows"] if row["arm"] == "ours"}
-    of_own = {} if own is None else {load: gain for load, gain in own["ratios"][name].items() if gain is not None}
     shown = [
         f"- {gains[load]:.1f} times {of} ({_over(ranges[load], starts[load])})"
-        + (f", {of_own[load]:.1f} times with its own ranker" if load in of_own else "")
         for load, of in _TOLD.items()
         if gains.get(load) is not None
     ]
@@ -53,8 +52,22 @@ def gain(vllm: Figures, own: Figures | None, more: str) -> list[str]:
         "",
         *shown,
         "",
-        *(["Its own: a ranker that `make train` made in minutes of other prompts of the same traffic.", ""] if of_own else []),
+        *_own_gain(results),
         f"What that costs the longest, which wait for the others, and everything else that was measured: [{more}]({more}).",
+    ]
+
+
+def _own_gain(results: Figures) -> list[str]:
+    """The shipped ranker and one of the traffic's own, where both were run beside each other."""
+    shares = [results.get(name, {}).get("ratios", {}).get("oracle_gain_share", {}) for name in ("vllm_shipped", "vllm_own")]
+    loads = [load for load in _TOLD if all(share.get(load) is not None for share in shares)]
+    if not loads:
+        return []
+    shipped, its_own = (" and ".join(f"{share[load]:.0%}" for load in loads) for share in shares)
+    return [
+        "Of what knowing the lengths would bring, a ranker that `make train` made in minutes of other prompts of the same traffic",
+        f"has {its_own} at {' and '.join(map(name_of, loads))}, and the shipped one, beside it, {shipped}.",
+        "",
     ]
 
 
