@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.bench_hook.labels import LABELS
 from benchmarks.bench_vllm.arms import ARM_LABELS
-from benchmarks.bench_vllm.plan import name_of
+from benchmarks.bench_vllm.plan import by_rate, name_of
 from benchmarks.markdown import paragraph, table
 from benchmarks.page.targets import shown, target_rows_on_vllm
 
@@ -79,23 +79,25 @@ def _own_ranker(results: Figures) -> list[str]:
     if not rankers:
         return []
     rows = []
-    for name, report in rankers.items():
-        for row in report["rows"]:
-            if row["arm"] == "ours":
-                starts = f"{row['starts']} of {row['planned_starts']}"
-                ratios = [_at(report, ratio, row["load"]) for ratio in _OWN_RATIOS]
-                rows.append([name_of(row["load"]), name, starts, _with_range(row["tau_b"]), *ratios])
+    ours = [(row, name) for name, report in rankers.items() for row in report["rows"] if row["arm"] == "ours"]
+    for row, name in sorted(ours, key=lambda each: by_rate(each[0]["load"])):
+        ratios = [_at(rankers[name], ratio, row["load"]) for ratio in _OWN_RATIOS]
+        starts = f"{row['starts']} of {row['planned_starts']}"
+        rows.append(
+            [name_of(row["load"]), name, starts, *(_with_range(row[each]) for each in ("step_p50_ms", "tau_b")), *ratios]
+        )
     return [
         "### With a ranker of this traffic's own",
         "",
         *paragraph(
             "The same requests, ordered by a ranker that `make train` makes of the records that no run replays, near-duplicates of those "
-            "left out, and by the shipped one, beside the same runs of first come and the oracle: `make bench-vllm-own DATA=file`. "
-            "Ratios within a repetition; the lowest and highest engine start in brackets. Among the replayed prompts are some that the "
-            "shipped ranker has learned from, with another model's lengths (HaluEval's are instructions of the Alpaca set); the traffic's "
-            "own has learned from none."
+            "left out, and by the shipped one, against the same runs of first come and the oracle: `make bench-vllm-own DATA=file`. "
+            "Ratios within a repetition; the lowest and highest engine start in brackets. Steps are padded to the same time, and longer "
+            "ones than another row's, of a busier machine, count against a row. Among the replayed prompts are some that the shipped "
+            "ranker has learned from, with another model's lengths (HaluEval's are instructions of the Alpaca set); the traffic's own has "
+            "learned from none."
         ),
-        *("", *table(["load", "ranker", "engine starts", "tau-b", *_OWN_RATIOS.values()], sorted(rows)), ""),
+        *("", *table(["load", "ranker", "engine starts", "step, ms", "tau-b", *_OWN_RATIOS.values()], rows), ""),
         *(line for name, report in rankers.items() for line in (*_stamped(f"vllm_{name}.json", report), "")),
     ]
 

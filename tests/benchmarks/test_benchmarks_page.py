@@ -190,16 +190,18 @@ def test_vllm_and_gpu_have_their_sections() -> None:
 
 def test_a_ranker_of_the_traffics_own_stands_beside_the_shipped_one() -> None:
     """A ratio that is not in a report is empty."""
+    ours = {"starts": 3, "step_p50_ms": [20.2, 20.1, 20.3], "tau_b": [0.6, 0.59, 0.61]}
     own = {
-        "rows": [vllm_row("equal", "1.0", 77.0), vllm_row("ours", "1.0", 33.0) | {"starts": 3, "tau_b": [0.6, 0.59, 0.61]}],
+        "rows": [vllm_row("equal", "1.0", 77.0), vllm_row("ours", "1.0", 33.0) | ours],
         "ratios": {"per_token_mean_fcfs_over_ours": {"1.0": 2.33}, "oracle_gain_share": {"1.0": 0.95}},
         "ratio_ranges": {"per_token_mean_fcfs_over_ours": {"1.0": [2.2, 2.4]}, "oracle_gain_share": {"1.0": [0.95, 0.95]}},
         "stamp": STAMP,
     }
-    shipped = own | {"ratios": {"per_token_mean_fcfs_over_ours": {"1.0": 2.1}}}
+    shipped = own | {"ratios": {"per_token_mean_fcfs_over_ours": {"1.0": 2.25}}}
     text = text_of({"vllm": VLLM, "vllm_own": own, "vllm_shipped": shipped})
-    own_row = "| 1x | own | 3 of 3 | 0.6 (0.59 to 0.61) | 2.33 (2.2 to 2.4) | 0.95 | |"
-    assert f"{own_row} | 1x | shipped | 3 of 3 | 0.6 (0.59 to 0.61) | 2.1 (2.2 to 2.4) | | |" in text
+    figures = "3 of 3 | 20.2 (20.1 to 20.3) | 0.6 (0.59 to 0.61)"
+    rows = f"| 1x | shipped | {figures} | 2.25 (2.2 to 2.4) | | | | 1x | own | {figures} | 2.33 (2.2 to 2.4) | 0.95 | |"
+    assert rows in text
     assert "results/vllm_own.json): a CPU" in text
     assert "results/vllm_shipped.json): a CPU" in text
     assert "traffic's own" not in text_of({"vllm": VLLM})
