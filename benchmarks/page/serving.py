@@ -93,9 +93,9 @@ def _own_ranker(results: Figures) -> list[str]:
             "The same requests, ordered by a ranker that `make train` makes of the records that no run replays, near-duplicates of those "
             "left out, and by the shipped one, against the same runs of first come and the oracle: `make bench-vllm-own DATA=file`. "
             "Ratios within a repetition; the lowest and highest engine start in brackets. Steps are padded to the same time, and longer "
-            "ones than another row's, of a busier machine, count against a row. Among the replayed prompts are some that the shipped "
-            "ranker has learned from, with another model's lengths (HaluEval's are instructions of the Alpaca set); the traffic's own has "
-            "learned from none."
+            "ones than another row's, of a busier machine, count against a row; one with fewer starts had in part other requests. Among "
+            "the replayed prompts are some that the shipped ranker has learned from, with another model's lengths (HaluEval's are "
+            "instructions of the Alpaca set); the traffic's own has learned from none."
         ),
         *("", *table(["load", "ranker", "engine starts", "step, ms", "tau-b", *_OWN_RATIOS.values()], rows), ""),
         *(line for name, report in rankers.items() for line in (*_stamped(f"vllm_{name}.json", report), "")),
